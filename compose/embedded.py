@@ -1,0 +1,59 @@
+"""NATS and Postgres as children of this process, under one data folder: `dev`, `demo`, `run` and the tests use it.
+
+Both keep real fsync, generated passwords, and ports that were chosen free once. Invariant: whoever is inside
+`async with EmbeddedServers(data)` is the only process that is.
+"""
+
+import asyncio
+from pathlib import Path
+
+from runtara.infra.lifetime import Service
+
+from . import installation, nats_server, postgres_server
+from .installation import Installation
+from .supervisor import Server, end_leftover, note_of
+
+
+class EmbeddedServers(Service):
+    """The servers in `data` (made if need be). `supervise=False` leaves one that dies dead, until its `start()`.
+
+    Raises `DataInUse` if another live process uses the folder, `ServerFailed` if a server does not start,
+    `ExtraMissing` if the extra `embedded` is not installed.
+    """
+
+    nats: Server
+    postgres: Server
+    _installation: Installation
+
+    def __init__(self, data: Path, *, supervise: bool = True) -> None:
+        super().__init__("embedded-servers")
+        self._data = data.absolute()
+        self._supervise = supervise
+
+    async def open(self) -> None:
+        self._stack.enter_context(installation.locked(self._data))
+        for server in (nats_server, postgres_server):  # before the ports are looked at: they may hold them
+            await end_leftover(note_of(self._data / server.FOLDER), server.STOP_SIGNAL)
+        self._installation = installation.load(self._data)
+        self.nats = Server(nats_server.prepare(self._data, self._installation), supervise=self._supervise)
+        await self.enter(self.nats)
+        spec = await postgres_server.prepare(self._data, self._installation)
+        self.postgres = await self.enter(Server(spec, supervise=self._supervise))
+        await asyncio.gather(self.nats.wait_up(), self.postgres.wait_up())
+
+    @property
+    def nats_url(self) -> str:
+        return self._installation.nats_url
+
+    @property
+    def nats_user(self) -> str:
+        return self._installation.nats_user
+
+    @property
+    def nats_password(self) -> str:
+        return self._installation.nats_password
+
+    @property
+    def database_url(self) -> str:
+        """`postgresql://user:password@127.0.0.1:port/postgres`; the user may create schemas and databases."""
+        return self._installation.database_url

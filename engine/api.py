@@ -1,0 +1,198 @@
+"""The API: what clients, workers and the console ask, as a NATS micro service.
+
+Invariants: handlers only start a task in a bounded group, since the micro framework runs them one after another;
+answers are in our own envelope; an unexpected error becomes `InternalError` with an id, and its text stays in our log;
+the tenant is the subject's.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import msgspec
+import nats.micro
+from msgspec import Raw
+from nats.micro.request import Request
+from nats.micro.service import EndpointConfig, Service, ServiceConfig
+
+from runtara.infra.postgres import CONNECTION_ERRORS
+from runtara.protocol.errors import (
+    InstanceNotFound,
+    InternalError,
+    Malformed,
+    PlatformUnreachable,
+    RuntaraError,
+    UnknownWorkflow,
+)
+from runtara.protocol.ids import check_id
+from runtara.protocol.messages import (
+    EventsRequest,
+    Info,
+    ListRequest,
+    MemosRequest,
+    PositionRequest,
+    RegisterReply,
+    RegisterRequest,
+    Reply,
+    TailRequest,
+)
+
+from . import queries
+from .platform import Platform
+
+log = logging.getLogger("runtara.api")
+
+VERSION: Final = "0.1.0"
+MAX_REQUESTS: Final = 64
+
+_T = TypeVar("_T")
+_encode = msgspec.json.Encoder().encode
+Handler = Callable[[str, str | None, bytes], Awaitable[object]]
+
+
+class Api:
+    """Answers verbs of `D.api.<tenant>.<verb>` and `D.api.<tenant>.<instance>.<verb>`. An async context manager."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._free = asyncio.Semaphore(MAX_REQUESTS)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._service: Service | None = None
+
+    async def __aenter__(self) -> "Api":
+        name = self._platform.subjects.deployment
+        config = ServiceConfig(name=f"{name}-api", version=VERSION, description="Runtara platform API")
+        self._service = await nats.micro.add_service(self._platform.bus.nats, config)
+        for verb, handler in self._tenant_verbs().items():
+            await self._add(verb, f"{name}.api.*.{verb}", handler)
+        for verb, handler in self._instance_verbs().items():
+            await self._add(f"instance-{verb}", f"{name}.api.*.*.{verb}", handler)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._service is not None and not self._platform.bus.nats.is_closed and self._platform.bus.is_connected:
+            await self._service.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _tenant_verbs(self) -> dict[str, Handler]:
+        return {
+            "info": self._info,
+            "register": self._register,
+            "list": self._list,
+            "tail": self._tail,
+            "workflows": self._workflows,
+            "forget": self._forget,
+        }
+
+    def _instance_verbs(self) -> dict[str, Handler]:
+        return {"get": self._get, "events": self._events, "memos": self._memos, "position": self._position}
+
+    async def _add(self, name: str, subject: str, handler: Handler) -> None:
+        assert self._service is not None
+
+        async def start(request: Request) -> None:
+            await self._free.acquire()
+            task = asyncio.create_task(self._answer(request, handler), name=f"api {name}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        await self._service.add_endpoint(EndpointConfig(name=name, subject=subject, handler=start))
+
+    async def _answer(self, request: Request, handler: Handler) -> None:
+        try:
+            reply = await self._reply(request, handler)
+            if request._msg.reply:
+                await self._platform.bus.publish(request._msg.reply, _encode(reply))
+        finally:
+            self._free.release()
+
+    async def _reply(self, request: Request, handler: Handler) -> Reply:
+        try:
+            tenant, instance = self._address(request.subject)
+            return Reply(data=Raw(_encode(await handler(tenant, instance, request.data))))
+        except RuntaraError as exc:
+            return Reply(error=exc.to_wire())
+        except msgspec.MsgspecError as exc:
+            return Reply(error=Malformed(reason=str(exc)).to_wire())
+        except CONNECTION_ERRORS as exc:
+            log.warning("api_without_postgres", extra={"reason": repr(exc)})
+            return Reply(error=PlatformUnreachable(reason="the engine cannot reach its database").to_wire())
+        except Exception:
+            id = secrets.token_hex(8)
+            log.exception("api_failed", extra={"id": id, "subject": request.subject})
+            return Reply(error=InternalError(id=id).to_wire())
+
+    def _address(self, subject: str) -> tuple[str, str | None]:
+        tokens = subject.split(".")
+        tenant = check_id(tokens[2], "tenant")
+        return tenant, check_id(tokens[3], "instance") if len(tokens) == 5 else None
+
+    async def _info(self, tenant: str, instance: str | None, data: bytes) -> Info:
+        platform = self._platform
+        return Info(
+            deployment=platform.deployment_id,
+            partitions=platform.partitions,
+            version=VERSION,
+            now_us=time.time_ns() // 1_000,
+        )
+
+    async def _register(self, tenant: str, instance: str | None, data: bytes) -> RegisterReply:
+        request = _decode(data, RegisterRequest)
+        check_id(request.worker, "worker")
+        for registration in request.workflows:
+            check_id(registration.workflow, "workflow")
+            check_id(registration.kind, "kind")
+        consumers = await self._platform.registry.register(tenant, request.worker, request.workflows)
+        return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream)
+
+    async def _list(self, tenant: str, instance: str | None, data: bytes) -> object:
+        async with self._platform.pool.acquire() as connection:
+            return await queries.list_instances(connection, tenant, _decode(data, ListRequest))
+
+    async def _tail(self, tenant: str, instance: str | None, data: bytes) -> object:
+        async with self._platform.pool.acquire() as connection:
+            return await queries.tail(connection, tenant, _decode(data, TailRequest))
+
+    async def _workflows(self, tenant: str, instance: str | None, data: bytes) -> object:
+        return await self._platform.registry.views(tenant)
+
+    async def _forget(self, tenant: str, instance: str | None, data: bytes) -> object:
+        name = _decode(data, str)
+        if not await self._platform.registry.delete(tenant, check_id(name, "workflow")):
+            raise UnknownWorkflow(workflow=name, hint="")
+        return True
+
+    async def _get(self, tenant: str, instance: str | None, data: bytes) -> object:
+        async with self._platform.pool.acquire() as connection:
+            return _found(await queries.get(connection, tenant, instance or ""), tenant, instance)
+
+    async def _events(self, tenant: str, instance: str | None, data: bytes) -> object:
+        async with self._platform.pool.acquire() as connection:
+            reply = await queries.events(connection, tenant, instance or "", _decode(data, EventsRequest))
+            if not reply.events:
+                _found(await queries.get(connection, tenant, instance or ""), tenant, instance)
+            return reply
+
+    async def _memos(self, tenant: str, instance: str | None, data: bytes) -> object:
+        async with self._platform.pool.acquire() as connection:
+            after = _decode(data, MemosRequest).after
+            return _found(await queries.memos(connection, tenant, instance or "", after), tenant, instance)
+
+    async def _position(self, tenant: str, instance: str | None, data: bytes) -> object:
+        async with self._platform.pool.acquire() as connection:
+            return await queries.position(connection, tenant, instance or "", _decode(data, PositionRequest))
+
+
+def _decode(data: bytes, type: type[_T]) -> _T:
+    return msgspec.json.decode(data or b"{}", type=type)
+
+
+def _found(value: _T | None, tenant: str, instance: str | None) -> _T:
+    if value is None:
+        raise InstanceNotFound(instance=instance, tenant=tenant)
+    return value

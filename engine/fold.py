@@ -1,0 +1,410 @@
+"""Folding a batch of the journal: records → decisions → events, rows, and what is owed to whom after the commit.
+
+No I/O. A `Fold` starts from a partition's position and the rows that its records speak of, and ends with everything
+that one transaction has to write. Nothing is let out before that transaction is committed; a fold that could not be
+committed is thrown away whole.
+
+Invariants: offsets have no gaps; the clock is the journal's and never runs back; engine records count only under the
+last `owner` record before them in the journal; no input makes it raise.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from runtara.engine.lifecycle import Claim, State, check_envelope, decide, outbox_commands
+from runtara.projections.instances import InstanceRow, project
+from runtara.protocol.chain import Link, event_hash, next_head
+from runtara.protocol.errors import RuntaraError, UnknownWorkflow, WireError
+from runtara.protocol.events import AnyEvent, AttemptLost, encode_data
+from runtara.protocol.frames import Rejection, encode_record
+from runtara.protocol.ids import partition_of
+from runtara.protocol.limits import MAX_REJECTED_BYTES
+from runtara.protocol.messages import CommandAnswer, CommitAnswer, Registration, Superseded
+from runtara.protocol.records import (
+    COMMANDS,
+    Absent,
+    AnyRecord,
+    ChildDone,
+    Command,
+    Owner,
+    Record,
+    Registered,
+    Report,
+    Start,
+    Started,
+    TimerDue,
+    WorkerLost,
+)
+from runtara.protocol.subjects import Source, Subjects, may_answer
+
+from .cache import Id
+from .reader import Frame
+
+_TOKENED: Final = (TimerDue, WorkerLost, Absent)
+_SPECIAL: Final = {Owner, *_TOKENED, *COMMANDS, Started, Registered}
+
+CommandId = tuple[str, str, str]  # tenant, instance, command
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a partition stands: the next offset, the chain's head, the journal's clock and last owner record."""
+
+    head: int
+    head_hash: bytes
+    clock: int
+    journal_owner: str | None
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fold needs to know and does not change. `repeated`: commands of this batch that the log has already."""
+
+    partition: int
+    partitions: int
+    subjects: Subjects
+    repeated: frozenset[CommandId]
+    workflows: Mapping[tuple[str, str], Registration]
+
+
+class ClaimDue(msgspec.Struct, frozen=True, kw_only=True):
+    """A claim to answer with the history up to `version`, if it still holds after the commit."""
+
+    tenant: str
+    instance: str
+    attempt: int
+    nonce: str
+    version: int
+    reply: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    reply: str
+    message: CommandAnswer | CommitAnswer | Superseded
+
+
+class RejectedRow(msgspec.Struct, frozen=True, kw_only=True):
+    sequence: int
+    subject: str
+    tenant: str | None
+    instance: str | None
+    code: str
+    reason: str
+    payload: bytes
+    at: int
+
+
+class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
+    offset: int
+    n: int
+    target: int
+    record: bytes
+
+
+class Fold:
+    """`rows` holds every existing instance that the frames name; it is changed in place as the fold goes on."""
+
+    def __init__(self, position: Position, rows: dict[Id, InstanceRow], context: Context) -> None:
+        self.context = context
+        self.rows = rows
+        self.before: dict[Id, InstanceRow | None] = {}
+        self.events: list[tuple[object, ...]] = []
+        self.outbox: list[OutboxRow] = []
+        self.rejected: list[RejectedRow] = []
+        self.answers: list[Answer] = []
+        self.claims: list[ClaimDue] = []
+        self.superseded: dict[tuple[str, str], Superseded] = {}
+        self.lost: list[tuple[str, str, Claim]] = []
+        self.heard: set[Id] = set()
+        self.counts: Counter[str] = Counter()
+        self._head = position.head
+        self._head_hash = position.head_hash
+        self._clock = position.clock
+        self._journal_owner = position.journal_owner
+        self._repeated = set(context.repeated)
+        self._sources: dict[str, Source] = {}
+
+    @property
+    def position(self) -> Position:
+        return Position(
+            head=self._head, head_hash=self._head_hash, clock=self._clock, journal_owner=self._journal_owner
+        )
+
+    @property
+    def changed(self) -> dict[Id, InstanceRow]:
+        return {id: self.rows[id] for id in self.before}
+
+    def frame(self, frame: Frame) -> None:
+        self._clock = max(self._clock, frame.time_us)
+        try:
+            source = self._source(frame.subject)
+        except RuntaraError as exc:
+            self._reject(frame, None, None, exc, frame.data)
+            return
+        if source.worker is not None:
+            self.heard.add((source.tenant, source.worker))
+        for rejection in frame.rejections:
+            self._reject_bytes(frame, source, rejection)
+        waiting: dict[str, list[tuple[str, int, int, str]]] = {}
+        for record in frame.records:
+            self._record(frame, source, record, waiting)
+        for reply, refused in waiting.items():
+            self._answer(
+                source.tenant,
+                reply,
+                CommitAnswer(partition=self.context.partition, sequence=frame.sequence, rejected=refused),
+            )
+
+    def _source(self, subject: str) -> Source:
+        source = self._sources.get(subject)
+        if source is None:
+            source = self._sources[subject] = self.context.subjects.parse_journal(subject)
+        return source
+
+    def _record(
+        self, frame: Frame, source: Source, record: AnyRecord, waiting: dict[str, list[tuple[str, int, int, str]]]
+    ) -> None:
+        error = check_envelope(record, source, self.context.partition, self.context.partitions)
+        tenant = source.tenant or getattr(record, "tenant", None) or ""
+        if error is not None:
+            self._refuse(frame, tenant, record, error)
+            return
+        if type(record) in _SPECIAL:
+            self._special(frame, source, tenant, record)
+            return
+        note, reason = self._decide(frame, source, tenant, record)
+        if record.reply is not None:
+            refused = waiting.setdefault(record.reply, [])
+            if note in ("stale", "refused") and isinstance(record, Report):
+                refused.append((record.instance, record.attempt, record.seq, reason))
+
+    def _special(self, frame: Frame, source: Source, tenant: str, record: AnyRecord) -> None:
+        match record:
+            case Owner():
+                self._journal_owner = record.token
+            case TimerDue() | WorkerLost() | Absent() if record.owner != self._journal_owner:
+                self.counts["stale_owner"] += 1
+            case Command():
+                self._command(frame, source, tenant, record)
+            case Started() | Registered():
+                self._claim(frame, source, tenant, record)
+            case _:
+                self._decide(frame, source, tenant, record)
+
+    def _command(self, frame: Frame, source: Source, tenant: str, record: AnyRecord) -> None:
+        assert isinstance(record, Command)
+        error: RuntaraError | None = None
+        if (tenant, record.instance, record.id) not in self._repeated:
+            if isinstance(record, Start):
+                record, error = self._with_registration(tenant, record)
+            if error is None:
+                error = self._decide_command(frame, source, tenant, record)
+            if error is not None and isinstance(record, Start) and record.parent is not None:
+                self._refuse_child(tenant, record, error)
+        row = self.rows.get((tenant, record.instance))
+        status = row.state.status.value if row is not None else ""
+        wire = error.to_wire() if error is not None else None
+        if record.reply is not None:
+            self._answer(
+                tenant, record.reply, CommandAnswer(id=record.id, instance=record.instance, status=status, error=wire)
+            )
+        elif error is not None:
+            self._refuse(frame, tenant, record, error)
+
+    def _decide_command(self, frame: Frame, source: Source, tenant: str, record: Command) -> RuntaraError | None:
+        id = (tenant, record.instance)
+        row = self.rows.get(id)
+        decision = decide(row.state if row is not None else None, record, self._clock, source=source)  # type: ignore[arg-type]
+        if decision.events:
+            self._repeated.add((*id, record.id))
+            self._append(id, record, decision.events)
+        self.counts[decision.note] += 1
+        return decision.error
+
+    def _with_registration(self, tenant: str, record: Start) -> tuple[Start, RuntaraError | None]:
+        """The start with its workflow's options written into it: the log must hold them, whatever is registered later."""
+        known = self.context.workflows.get((tenant, record.workflow))
+        if known is None:
+            return record, UnknownWorkflow(workflow=record.workflow, hint=self._nearest(tenant, record.workflow))
+        options = record.options or known.options
+        return msgspec.structs.replace(record, options=msgspec.structs.replace(options, runner=known.kind)), None
+
+    def _nearest(self, tenant: str, workflow: str) -> str:
+        from difflib import get_close_matches
+
+        names = get_close_matches(workflow, [name for owner, name in self.context.workflows if owner == tenant], n=3)
+        return f" (did you mean {', '.join(map(repr, names))}?)" if names else ""
+
+    def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:
+        assert start.parent is not None
+        answer = ChildDone(
+            id=start.id,
+            instance=start.parent.instance,
+            tenant=tenant,
+            key=start.parent.key,
+            child=start.instance,
+            status="refused",
+            error=error.to_wire(),
+        )
+        self._post([answer], tenant)
+
+    def _claim(self, frame: Frame, source: Source, tenant: str, record: AnyRecord) -> None:
+        assert isinstance(record, Started | Registered)
+        note, reason = self._decide(frame, source, tenant, record)
+        if record.reply is None:
+            return
+        row = self.rows.get((tenant, record.instance))
+        claim = row.state.claim if row is not None else None
+        if row is not None and claim is not None and claim.nonce == record.nonce and note in ("applied", "duplicate"):
+            self.claims.append(
+                ClaimDue(
+                    tenant=tenant,
+                    instance=record.instance,
+                    attempt=row.state.attempt,
+                    nonce=record.nonce,
+                    version=claim.version,
+                    reply=record.reply,
+                )
+            )
+            return
+        attempt = record.attempt if isinstance(record, Started) else 0
+        self._answer(
+            tenant,
+            record.reply,
+            Superseded(instance=record.instance, attempt=attempt, nonce=record.nonce, reason=reason),
+        )
+
+    def _decide(self, frame: Frame, source: Source, tenant: str, record: AnyRecord) -> tuple[str, str]:
+        """Decide one record and append its events; what became of it, and why."""
+        id = (tenant, record.instance)
+        row = self.rows.get(id)
+        decision = decide(row.state if row is not None else None, record, self._clock, source=source)
+        if decision.events:
+            self._append(id, record, decision.events)
+        self.counts[decision.note] += 1
+        reason = str(decision.error) if decision.error is not None else ""
+        if decision.note == "refused" and decision.error is not None:
+            self._refuse(frame, tenant, record, decision.error)
+        elif decision.note == "stale" and source.worker is not None and isinstance(record, Report):
+            self.superseded[tenant, source.worker] = Superseded(
+                instance=record.instance, attempt=record.attempt, nonce=record.nonce, reason=reason
+            )
+        return decision.note, reason
+
+    def _append(self, id: Id, record: Record, events: tuple[AnyEvent, ...]) -> None:
+        row = self.rows.get(id)
+        if id not in self.before:
+            self.before[id] = row
+        command = record.id if isinstance(record, Command) else None
+        actor = record.actor if isinstance(record, Command) else None
+        for event in events:
+            before = row.state if row is not None else None
+            row = self._append_one(id, row, event, record.at, command, actor)
+            self._note_loss(id, before, row.state, event, record)
+            posts = outbox_commands(before, event, row.state, *id)
+            if posts:
+                self._post(posts, id[0])
+            command = None
+        assert row is not None
+        self.rows[id] = row
+
+    def _note_loss(self, id: Id, before: State | None, after: State, event: AnyEvent, record: Record) -> None:
+        """A claim that was taken from its worker, which therefore has to be told."""
+        if before is None or before.claim is None:
+            return
+        if after.claim is None and (isinstance(event, AttemptLost) or not isinstance(record, Report)):
+            self.lost.append((*id, before.claim))
+
+    def _append_one(
+        self, id: Id, row: InstanceRow | None, event: AnyEvent, at: int, command: str | None, actor: str | None
+    ) -> InstanceRow:
+        tenant, instance = id
+        partition, offset, now = self.context.partition, self._head, self._clock
+        version = row.state.version + 1 if row is not None else 1
+        attempt = getattr(event, "attempt", None) or (row.state.attempt if row is not None else 0)
+        kind, data = type(event).__name__, encode_data(event)
+        hash = event_hash(
+            row.hash if row is not None else None,
+            Link(
+                partition=partition, offset=offset, tenant=tenant, instance=instance, version=version, type=kind,
+                attempt=attempt, key=event.key, actor=actor, at=at, recorded_at=now, data=data,
+            ),
+        )  # fmt: skip
+        self.events.append(
+            (
+                partition,
+                offset,
+                tenant,
+                instance,
+                version,
+                kind,
+                attempt,
+                event.key,
+                actor,
+                command,
+                at,
+                now,
+                data,
+                hash,
+            )
+        )
+        self._head = offset + 1
+        self._head_hash = next_head(self._head_hash, hash)
+        return project(row, event, tenant=tenant, instance=instance, partition=partition, recorded_at=now, hash=hash)
+
+    def _post(self, records: list[Record], tenant: str) -> None:
+        """Commands to other instances leave through the outbox, in order, in this transaction."""
+        for record in records:
+            target = partition_of(tenant, record.instance, self.context.partitions)
+            self.outbox.append(
+                OutboxRow(offset=self._head, n=len(self.outbox), target=target, record=encode_record(record))
+            )
+
+    def _answer(self, tenant: str, reply: str, message: CommandAnswer | CommitAnswer | Superseded) -> None:
+        if may_answer(tenant, reply):
+            self.answers.append(Answer(reply, message))
+        else:
+            self.counts["answer_forbidden"] += 1
+
+    def _refuse(self, frame: Frame, tenant: str, record: Record, error: RuntaraError) -> None:
+        """Nobody waits for this answer, or not only its sender should know: keep it with its reason."""
+        self.counts["refused"] += 1
+        reply = record.reply
+        if reply is not None and isinstance(record, Command):
+            wire = WireError(code=type(error).__name__, message=str(error), attributes=dict(error.attributes))
+            self._answer(tenant, reply, CommandAnswer(id=record.id, instance=record.instance, error=wire))
+        self._reject(frame, tenant, record.instance, error, encode_record(record))
+
+    def _reject_bytes(self, frame: Frame, source: Source, rejection: Rejection) -> None:
+        self._reject_row(frame, source.tenant or None, None, "Malformed", rejection.reason, rejection.payload)
+
+    def _reject(
+        self, frame: Frame, tenant: str | None, instance: str | None, error: RuntaraError, payload: bytes
+    ) -> None:
+        self._reject_row(frame, tenant, instance, type(error).__name__, str(error), payload)
+
+    def _reject_row(
+        self, frame: Frame, tenant: str | None, instance: str | None, code: str, reason: str, payload: bytes
+    ) -> None:
+        self.rejected.append(
+            RejectedRow(
+                sequence=frame.sequence,
+                subject=frame.subject,
+                tenant=tenant,
+                instance=instance,
+                code=code,
+                reason=reason.replace("\x00", ""),
+                payload=payload[:MAX_REJECTED_BYTES],
+                at=self._clock,
+            )
+        )
+
+
+def timer_changes(before: State | None, after: State) -> tuple[list[tuple[int, int]], list[int]]:
+    """What a fold did to an instance's timers: (id, due) of new ones, ids of those that are gone."""
+    old = before.timers if before is not None else {}
+    if old is after.timers:
+        return [], []
+    added = [(id, timer.due_us) for id, timer in after.timers.items() if id not in old]
+    return added, [id for id in old if id not in after.timers]

@@ -1,0 +1,44 @@
+"""The life of an instance, as pure functions: `decide` a record into events, `evolve` a state by them.
+
+No I/O, no clock, no randomness: the engine's loop, the in-memory platform for tests and the audit all run exactly this.
+"""
+
+from runtara.protocol.messages import Status
+
+from .decide import decide
+from .decision import Decision, Note
+from .effects import ControlDue, Effects, RunDue, effects
+from .envelope import check_envelope
+from .evolve import evolve
+from .keyset import KeySet, key_hash
+from .memos import is_failure, recorded_keys, served, takes_key
+from .outbox import outbox_commands
+from .reports import position
+from .state import Claim, State, Timer, Wait, needs_keys, with_keys
+
+__all__ = [
+    "Claim",
+    "ControlDue",
+    "Decision",
+    "Effects",
+    "KeySet",
+    "Note",
+    "RunDue",
+    "State",
+    "Status",
+    "Timer",
+    "Wait",
+    "check_envelope",
+    "decide",
+    "effects",
+    "evolve",
+    "is_failure",
+    "key_hash",
+    "needs_keys",
+    "outbox_commands",
+    "position",
+    "recorded_keys",
+    "served",
+    "takes_key",
+    "with_keys",
+]

@@ -1,0 +1,257 @@
+"""The event log in Postgres: loading what a fold needs, and committing what it decided.
+
+Invariants: one transaction a batch, whose first statement moves the cursor under the owner's token; if that finds no
+row, nothing is written and `PartitionLost` is raised. What is read for decisions is read from the primary.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import asyncpg
+import msgspec
+from msgspec import Raw
+
+from runtara.engine.lifecycle import State, effects, is_failure, needs_keys, recorded_keys, with_keys
+from runtara.infra.postgres import PgConnection
+from runtara.projections.instances import InstanceRow, columns
+from runtara.protocol.errors import PartitionLost, WireError
+from runtara.protocol.events import MEMO_TYPES, AnyEvent, decode_event
+from runtara.protocol.limits import OWNER_LEASE_SECONDS
+from runtara.protocol.messages import Memo
+
+from . import sql
+from .cache import Id
+from .fold import CommandId, Fold, Position, timer_changes
+from .streams import Anchor, Fingerprint
+
+ROWS_AT_ONCE: Final = 1_000
+MEMO_OVERHEAD_BYTES: Final = 120  # of a memo in JSON, besides key and data
+
+_state_decoder = msgspec.json.Decoder(State)
+
+
+class Ownership(msgspec.Struct, frozen=True, kw_only=True):
+    """A partition as its owner found it at take-over. `token` is random for each take-over."""
+
+    partition: int
+    token: str
+    anchor: Anchor
+    position: Position
+    run_created: str | None
+
+
+async def take_over(connection: PgConnection, partition: int, token: str) -> Ownership | None:
+    """Become the owner if nobody's lease runs. Waits for a commit in flight, so the cursor read here is the last one."""
+    row = await connection.fetchrow(sql.TAKE_OVER, partition, token, float(OWNER_LEASE_SECONDS))
+    if row is None:
+        return None
+    mark = Fingerprint(row["fingerprint_time"], row["fingerprint"]) if row["fingerprint"] is not None else None
+    return Ownership(
+        partition=partition,
+        token=token,
+        anchor=Anchor(created=row["stream_created"], cursor=row["cursor"], fingerprint=mark),
+        position=Position(
+            head=row["head"], head_hash=row["head_hash"], clock=row["clock"], journal_owner=row["journal_owner"]
+        ),
+        run_created=row["run_created"],
+    )
+
+
+async def renew(connection: PgConnection, partition: int, token: str) -> None:
+    """Raises `PartitionLost` if somebody else took over."""
+    if await connection.fetchval(sql.RENEW, partition, token, float(OWNER_LEASE_SECONDS)) is None:
+        raise PartitionLost(partition=partition)
+
+
+async def release(connection: PgConnection, partition: int, token: str) -> None:
+    """Let another engine take over at once."""
+    await connection.execute(sql.RELEASE, partition, token)
+
+
+async def load_rows(connection: PgConnection, ids: Sequence[Id]) -> list[InstanceRow]:
+    """The rows of these instances that exist; those that go on with their recorded keys."""
+    if not ids:
+        return []
+    found = await connection.fetch(sql.LOAD_INSTANCES, [t for t, _ in ids], [i for _, i in ids])
+    rows = [row_of(record) for record in found]
+    live = [row for row in rows if needs_keys(row.state)]
+    if not live:
+        return rows
+    keys = await _load_keys(connection, live)
+    return [
+        msgspec.structs.replace(row, state=with_keys(row.state, keys[row.tenant, row.instance]))
+        if (row.tenant, row.instance) in keys
+        else row
+        for row in rows
+    ]
+
+
+async def _load_keys(connection: PgConnection, rows: list[InstanceRow]) -> dict[Id, list[int]]:
+    found = await connection.fetch(
+        sql.LOAD_KEYS,
+        [row.tenant for row in rows],
+        [row.instance for row in rows],
+        [row.state.floor for row in rows],
+    )
+    logs: dict[Id, list[tuple[int, AnyEvent]]] = {(row.tenant, row.instance): [] for row in rows}
+    for record in found:
+        event = decode_event(record["type"], record["key"], record["data"])
+        logs[record["tenant"], record["instance"]].append((record["version"], event))
+    return {(row.tenant, row.instance): recorded_keys(row.state, logs[row.tenant, row.instance]) for row in rows}
+
+
+def row_of(record: asyncpg.Record) -> InstanceRow:
+    state = _state_decoder.decode(record["state"])
+    return InstanceRow(
+        tenant=record["tenant"],
+        instance=record["instance"],
+        partition=record["partition"],
+        state=state,
+        labels=msgspec.json.decode(record["labels"], type=dict[str, str]),
+        parent=state.parent,
+        created_at=record["created_at"],
+        updated_at=record["updated_at"],
+        input=Raw(record["input"]),
+        result=Raw(record["result"]) if record["result"] is not None else None,
+        error=record["error"],
+        progress=msgspec.json.decode(record["progress"], type=tuple[int, int | None]) if record["progress"] else None,
+        hash=record["hash"],
+    )
+
+
+async def repeated_commands(connection: PgConnection, asked: Sequence[CommandId]) -> frozenset[CommandId]:
+    """Which of these commands the log has already."""
+    if not asked:
+        return frozenset()
+    tenants, instances, ids = zip(*asked, strict=True)
+    found = await connection.fetch(sql.REPEATED_COMMANDS, list(tenants), list(instances), list(ids))
+    return frozenset((row["tenant"], row["instance"], row["command"]) for row in found)
+
+
+async def commit(connection: PgConnection, ownership: Ownership, fold: Fold, *, before: Anchor, after: Anchor) -> None:
+    """Write a fold. Raises `PartitionLost` if the partition is no longer ours, or no longer at `before`."""
+    async with connection.transaction():
+        await _advance(connection, ownership, fold.position, before, after)
+        await _write(connection, ownership.partition, fold)
+
+
+async def try_commit(connection: PgConnection, ownership: Ownership, fold: Fold, *, before: Anchor) -> None:
+    """Write a fold and take it back: raises what `commit` would raise."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await _advance(connection, ownership, fold.position, before, before)
+        await _write(connection, ownership.partition, fold)
+    finally:
+        await transaction.rollback()
+
+
+async def _advance(
+    connection: PgConnection, ownership: Ownership, position: Position, before: Anchor, after: Anchor
+) -> None:
+    mark = after.fingerprint
+    moved = await connection.fetchval(
+        sql.ADVANCE,
+        ownership.partition,
+        ownership.token,
+        before.cursor,
+        after.cursor,
+        mark.digest if mark else None,
+        mark.time_us if mark else None,
+        position.clock,
+        position.head,
+        position.head_hash,
+        position.journal_owner,
+        float(OWNER_LEASE_SECONDS),
+    )
+    if moved is None:
+        raise PartitionLost(partition=ownership.partition)
+
+
+async def _write(connection: PgConnection, partition: int, fold: Fold) -> None:
+    if fold.events:
+        await connection.copy_records_to_table("events", records=fold.events, columns=sql.EVENT_COLUMNS)
+    changed = fold.changed
+    if changed:
+        await _upsert(connection, changed.values())
+        await _write_timers(connection, partition, fold)
+    if fold.outbox:
+        await connection.execute(
+            sql.ADD_OUTBOX,
+            partition,
+            [row.offset for row in fold.outbox],
+            [row.n for row in fold.outbox],
+            [row.target for row in fold.outbox],
+            [row.record for row in fold.outbox],
+        )
+    if fold.rejected:
+        fields = ("sequence", "subject", "tenant", "instance", "code", "reason", "payload", "at")
+        await connection.execute(
+            sql.ADD_REJECTED, partition, *([getattr(row, field) for row in fold.rejected] for field in fields)
+        )
+
+
+async def _upsert(connection: PgConnection, rows: Iterable[InstanceRow]) -> None:
+    await connection.execute(sql.UPSERT_INSTANCES, *map(list, zip(*map(columns, rows), strict=True)))
+
+
+async def _write_timers(connection: PgConnection, partition: int, fold: Fold) -> None:
+    added: list[tuple[str, str, int, int, int]] = []
+    dropped: list[tuple[str, str, int]] = []
+    for (tenant, instance), before in fold.before.items():
+        new, gone = timer_changes(before.state if before is not None else None, fold.rows[tenant, instance].state)
+        added.extend((tenant, instance, id, partition, due) for id, due in new)
+        dropped.extend((tenant, instance, id) for id in gone)
+    if dropped:
+        await connection.execute(sql.DROP_TIMERS, *map(list, zip(*dropped, strict=True)))
+    if added:
+        await connection.execute(sql.ADD_TIMERS, *map(list, zip(*added, strict=True)))
+
+
+async def memos(
+    connection: PgConnection, tenant: str, instance: str, state: State, *, after: int, up_to: int, max_bytes: int
+) -> tuple[list[Memo], bool]:
+    """The memos of an instance with `after < version <= up_to`, at most about `max_bytes`, and whether there are more."""
+    forgotten = await _forgotten(connection, tenant, instance, state)
+    page: list[Memo] = []
+    size = 0
+    after = max(after, state.floor)
+    while True:
+        found = await connection.fetch(sql.MEMOS, tenant, instance, list(MEMO_TYPES), after, up_to, ROWS_AT_ONCE)
+        for row in found:
+            after = row["version"]
+            if after <= forgotten.get(row["key"], 0):
+                continue
+            size += len(row["data"]) + len(row["key"]) + MEMO_OVERHEAD_BYTES
+            if page and size > max_bytes:
+                return page, True
+            page.append(_memo(row))
+        if len(found) < ROWS_AT_ONCE:
+            return page, False
+
+
+def _memo(row: asyncpg.Record) -> Memo:
+    return Memo(key=row["key"], version=row["version"], type=row["type"], data=Raw(row["data"]), at=row["recorded_at"])
+
+
+async def _forgotten(connection: PgConnection, tenant: str, instance: str, state: State) -> dict[str, int]:
+    """Key → version of the failure up to which `retry` made the instance forget it (`lifecycle.memos.served`)."""
+    if not state.retried:
+        return {}
+    found = await connection.fetch(sql.FAILURES, tenant, instance, state.floor, state.retried)
+    return {
+        row["key"]: row["version"] for row in found if is_failure(decode_event(row["type"], row["key"], row["data"]))
+    }
+
+
+async def memo_at(connection: PgConnection, tenant: str, instance: str, version: int) -> Memo | None:
+    row = await connection.fetchrow(sql.MEMO_AT, tenant, instance, version)
+    return _memo(row) if row is not None and row["key"] is not None else None
+
+
+def is_run_due(state: State) -> bool:
+    return effects(state).run_request is not None
+
+
+def error_of(row: InstanceRow) -> WireError | None:
+    return msgspec.json.decode(row.error, type=WireError) if row.error is not None else None

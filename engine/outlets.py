@@ -1,0 +1,243 @@
+"""What a committed fold owes: run requests, answers, control, hints. Read off the states before and after it.
+
+Invariants: called only after the commit, never waits; a run request is withdrawn before its pause or cancel is
+answered; the answer to a claim is the history up to it, read from the primary after the commit.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Final, Protocol
+
+import msgspec
+from msgspec import Raw
+
+from runtara.engine.lifecycle import ControlDue, Effects, effects
+from runtara.projections.instances import InstanceRow
+from runtara.protocol.limits import MAX_INLINE_HISTORY_BYTES
+from runtara.protocol.messages import (
+    CancelControl,
+    Claimed,
+    Committed,
+    Control,
+    Done,
+    PauseControl,
+    Resolved,
+    ResumeControl,
+    RunRequest,
+    Superseded,
+)
+
+from . import log as event_log
+from .cache import Id
+from .dispatch import Mouth, RunDue, RunQueue, withdraw
+from .fold import Answer, ClaimDue, Fold
+from .log import Ownership
+from .outbox import OutboxSender
+from .platform import Platform
+from .streams import Anchor
+
+log = logging.getLogger("runtara.outlets")
+
+HISTORIES_AT_ONCE: Final = 4
+SUPERSEDED_EVERY_SECONDS: Final = 1.0  # to one worker, however many stale reports it sends
+_encode = msgspec.json.Encoder().encode
+
+
+class Watcher(Protocol):
+    """Who has to know of every change: timers and leases."""
+
+    def changed(self, before: InstanceRow | None, after: InstanceRow) -> None: ...
+    def heard(self, workers: set[Id]) -> None: ...
+    def queued(self, due: RunDue) -> None: ...
+
+
+class Outlets:
+    def __init__(self, platform: Platform, ownership: Ownership) -> None:
+        self._platform = platform
+        self._ownership = ownership
+        self._subjects = platform.subjects
+        self._mouth = Mouth(platform.voice)
+        self._runs = RunQueue(platform.bus, self._on_queued)
+        self._outbox = OutboxSender(platform.pool, platform.bus, platform.subjects, ownership.partition)
+        self._histories = asyncio.Semaphore(HISTORIES_AT_ONCE)
+        self._group: asyncio.TaskGroup | None = None
+        self._told: dict[tuple[str, str], float] = {}
+        self.watch: Watcher | None = None
+
+    async def run(self, caught_up: asyncio.Event) -> None:
+        """Run requests and the outbox wait until this owner knows all that was in the journal when it took over."""
+        async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(self._mouth.run(), name="mouth")
+            await caught_up.wait()
+            self._group.create_task(self._runs.run(), name="run queue")
+            self._group.create_task(self._outbox.run(), name="outbox")
+
+    def let_out(self, fold: Fold, anchor: Anchor) -> None:
+        withdrawn: list[str] = []
+        for id, before in fold.before.items():
+            self._changed(before, fold.rows[id], withdrawn)
+        if withdrawn:
+            self._start(self._withdraw_and_answer(withdrawn, fold.answers))
+        else:
+            self._say(fold.answers)
+        for claim in fold.claims:
+            self._answer_claim(claim, fold.rows[claim.tenant, claim.instance])
+        for tenant, instance, taken in fold.lost:
+            self.tell_superseded(tenant, taken.worker, instance, taken.attempt, taken.nonce, "the attempt was ended")
+        for (tenant, worker), superseded in fold.superseded.items():
+            self._tell_superseded(tenant, worker, superseded)
+        if fold.outbox:
+            self._outbox.wake()
+        if self.watch is not None:
+            self.watch.heard(fold.heard)
+        self.committed(anchor)
+
+    def committed(self, anchor: Anchor) -> None:
+        hint = Committed(
+            stream=anchor.created,
+            partition=self._ownership.partition,
+            owner=self._ownership.token,
+            cursor=anchor.cursor,
+        )
+        self._mouth.say(self._subjects.committed(self._ownership.partition), _encode(hint))
+
+    def request_run(self, row: InstanceRow, *, first: bool) -> None:
+        """Publish the run request of a queued instance, or make sure that it is there."""
+        state = row.state
+        request = RunRequest(
+            tenant=row.tenant,
+            instance=row.instance,
+            workflow=state.workflow,
+            attempt=state.attempt,
+            first=first,
+            input=row.input,
+            options=state.options,
+            labels=row.labels,
+        )
+        subject = self._run_subject(row, state.attempt)
+        self._runs.put(RunDue(row.tenant, row.instance, state.attempt, subject, _encode(request)))
+
+    def control(self, row: InstanceRow) -> None:
+        """Tell the worker of a resident instance what it has not answered yet."""
+        due = effects(row.state).control
+        if due is None:
+            return
+        subject = self._subjects.control(row.tenant, due.worker)
+        for message in control_messages(row.instance, due):
+            self._mouth.say(subject, _encode(message))
+        if due.resolved:
+            self._start(self._tell_resolved(row, due, subject))
+
+    async def _tell_resolved(self, row: InstanceRow, due: ControlDue, subject: str) -> None:
+        for _, version in due.resolved:
+            async with self._platform.pool.acquire() as connection:
+                memo = await event_log.memo_at(connection, row.tenant, row.instance, version)
+            if memo is not None:
+                told = Resolved(instance=row.instance, attempt=due.attempt, nonce=due.nonce, memo=memo)
+                self._mouth.say(subject, _encode(told))
+
+    def tell_superseded(self, tenant: str, worker: str, instance: str, attempt: int, nonce: str, reason: str) -> None:
+        message = Superseded(instance=instance, attempt=attempt, nonce=nonce, reason=reason)
+        self._mouth.say(self._subjects.control(tenant, worker), _encode(message))
+
+    def _changed(self, before: InstanceRow | None, after: InstanceRow, withdrawn: list[str]) -> None:
+        old, new = before.state if before is not None else None, after.state
+        was, now = effects(old) if old is not None else Effects(), effects(new)
+        if now.run_request is not None and now.run_request != was.run_request:
+            self.request_run(after, first=new.attempt == 1)
+        if now.purge is not None and now.purge != was.purge:
+            withdrawn.append(self._run_subject(after, now.purge))
+        if new.status.is_terminal and (old is None or not old.status.is_terminal):
+            self._say_done(after)
+        self.control(after)
+        if self.watch is not None:
+            self.watch.changed(before, after)
+
+    def _run_subject(self, row: InstanceRow, attempt: int) -> str:
+        state = row.state
+        return self._subjects.run(state.options.runner, row.tenant, state.workflow, row.instance, attempt)
+
+    def _say_done(self, row: InstanceRow) -> None:
+        done = Done(
+            status=row.state.status,
+            version=row.state.version,
+            result=row.result if row.result is not None else Raw(b"null"),
+            error=event_log.error_of(row),
+        )
+        self._mouth.say(self._subjects.done(row.tenant, row.instance), _encode(done))
+
+    def _say(self, answers: list[Answer]) -> None:
+        for answer in answers:
+            self._mouth.say(answer.reply, _encode(answer.message))
+
+    async def _withdraw_and_answer(self, subjects: list[str], answers: list[Answer]) -> None:
+        for subject in subjects:
+            await withdraw(self._platform.bus, self._subjects, subject)
+        self._say(answers)
+
+    def _tell_superseded(self, tenant: str, worker: str, message: Superseded) -> None:
+        now = time.monotonic()
+        if now - self._told.get((tenant, worker), 0.0) < SUPERSEDED_EVERY_SECONDS:
+            return
+        if len(self._told) > 10_000:
+            self._told.clear()
+        self._told[tenant, worker] = now
+        self._mouth.say(self._subjects.control(tenant, worker), _encode(message))
+
+    def _answer_claim(self, due: ClaimDue, row: InstanceRow) -> None:
+        claim = row.state.claim
+        if claim is None or claim.nonce != due.nonce:
+            superseded = Superseded(
+                instance=due.instance, attempt=due.attempt, nonce=due.nonce, reason="the attempt has ended"
+            )
+            self._mouth.say(due.reply, _encode(superseded))
+        elif due.attempt == 1 and row.state.generation == 0:
+            self._mouth.say(due.reply, _encode(_claimed(due, row)))
+        else:
+            self._start(self._answer_with_history(due, row))
+
+    async def _answer_with_history(self, due: ClaimDue, row: InstanceRow) -> None:
+        async with self._histories, self._platform.pool.acquire() as connection:
+            memos, more = await event_log.memos(
+                connection, due.tenant, due.instance, row.state, after=0, up_to=due.version,
+                max_bytes=MAX_INLINE_HISTORY_BYTES,
+            )  # fmt: skip
+        self._mouth.say(due.reply, _encode(msgspec.structs.replace(_claimed(due, row), memos=memos, more=more)))
+
+    def _start(self, coroutine: "asyncio._CoroutineLike[None]") -> None:
+        if self._group is not None:
+            self._group.create_task(coroutine)
+
+    def _on_queued(self, due: RunDue) -> None:
+        if self.watch is not None:
+            self.watch.queued(due)
+
+
+def control_messages(instance: str, due: ControlDue) -> list[Control]:
+    attempt, nonce = due.attempt, due.nonce
+    messages: list[Control] = []
+    if due.pause:
+        messages.append(PauseControl(instance=instance, attempt=attempt, nonce=nonce))
+    if due.resume:
+        messages.append(ResumeControl(instance=instance, attempt=attempt, nonce=nonce))
+    if due.cancel:
+        messages.append(CancelControl(instance=instance, attempt=attempt, nonce=nonce, reason=due.reason))
+    return messages
+
+
+def _claimed(due: ClaimDue, row: InstanceRow) -> Claimed:
+    state = row.state
+    return Claimed(
+        instance=due.instance,
+        attempt=due.attempt,
+        nonce=due.nonce,
+        version=due.version,
+        workflow=state.workflow,
+        input=row.input,
+        options=state.options,
+        labels=row.labels,
+        pause=state.pause,
+        cancel=state.cancel is not None,
+        cancelling=state.mode == "cancelling",
+    )

@@ -1,0 +1,33 @@
+"""What every part of an engine stands on: connections, names, settings."""
+
+import asyncpg
+import msgspec
+
+from runtara.infra.bus import Bus
+from runtara.infra.settings import Settings
+from runtara.protocol.subjects import Subjects
+
+from .registry import Registry
+from .streams import StreamConfig, journal_config
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True):
+    """`voice` is the second connection, which may publish nothing but inboxes, control, done and committed."""
+
+    bus: Bus
+    voice: Bus
+    pool: "asyncpg.Pool[asyncpg.Record]"
+    subjects: Subjects
+    settings: Settings
+    registry: Registry
+    deployment_id: str
+    partitions: int
+
+    def journal_config(self, partition: int) -> StreamConfig:
+        return journal_config(
+            self.subjects,
+            partition,
+            deployment_id=self.deployment_id,
+            max_bytes=self.settings.journal_max_bytes,
+            replicas=self.settings.replicas,
+        )

@@ -1,0 +1,112 @@
+"""Going on after a journal was lost: `runtara engine --accept-journal-loss`.
+
+What the journal had acknowledged and nobody had folded is gone; somebody has to say that this is accepted. Then the
+journal as it is now becomes ours, and is folded from its beginning: what the log has already changes nothing (command
+ids are unique, reports of ended attempts are stale). Every resident instance gets a new attempt, so that nothing a
+worker still sends about its old one can be taken for the continuation of what was lost.
+"""
+
+import logging
+import secrets
+
+import asyncpg
+
+from runtara.infra.bus import Bus
+from runtara.infra.postgres import open_pool
+from runtara.infra.settings import Settings
+from runtara.protocol.errors import JournalMismatch, PartitionLost
+from runtara.protocol.records import Owner, WorkerLost
+from runtara.protocol.subjects import Subjects
+
+from . import log as event_log
+from . import sql
+from .fold import Context, Fold
+from .log import Ownership
+from .reader import Frame
+from .streams import Anchor, check_anchor, create_stream, journal_config, stream_info
+
+log = logging.getLogger("runtara.recovery")
+
+_ADOPT = "UPDATE partitions SET stream_created = $2 WHERE id = $1"
+
+Connection = asyncpg.pool.PoolConnectionProxy
+
+
+async def adopt_journals(settings: Settings, bus: Bus) -> list[int]:
+    """Adopt each journal that is not what Postgres was built from; the partitions for which that was so.
+
+    Raises `PartitionLost` while an engine holds such a partition: stop the engines first.
+    """
+    adopted = []
+    async with await open_pool(settings.require_database_url(), settings.deployment, size=2) as pool:
+        deployment = await pool.fetchrow("SELECT id, partitions FROM deployment")
+        if deployment is None:
+            return []
+        for partition in range(deployment["partitions"]):
+            async with pool.acquire() as connection:
+                if await _adopt(connection, settings, bus, partition, deployment["id"], deployment["partitions"]):
+                    adopted.append(partition)
+    return adopted
+
+
+async def _adopt(
+    connection: "Connection[asyncpg.Record]",
+    settings: Settings,
+    bus: Bus,
+    partition: int,
+    deployment_id: str,
+    partitions: int,
+) -> bool:
+    subjects = Subjects(settings.deployment)
+    stream = subjects.journal_stream(partition)
+    ownership = await event_log.take_over(connection, partition, secrets.token_hex(16))
+    if ownership is None:
+        raise PartitionLost(partition=partition)
+    try:
+        await check_anchor(bus, stream, ownership.anchor)
+        return False
+    except JournalMismatch as exc:
+        log.warning("journal_loss_accepted", extra={"stream": stream, "reason": str(exc)})
+        if await stream_info(bus, stream) is None:
+            config = journal_config(
+                subjects, partition, deployment_id=deployment_id, max_bytes=settings.journal_max_bytes,
+                replicas=settings.replicas,
+            )  # fmt: skip
+            await create_stream(bus, config)
+        await _begin_anew(connection, bus, ownership, subjects, partitions)
+        return True
+    finally:
+        await event_log.release(connection, partition, ownership.token)
+
+
+async def _begin_anew(
+    connection: "Connection[asyncpg.Record]", bus: Bus, ownership: Ownership, subjects: Subjects, partitions: int
+) -> None:
+    """In one transaction: the new identity, and the end of every attempt that was resident."""
+    partition, token = ownership.partition, ownership.token
+    info = await stream_info(bus, subjects.journal_stream(partition))
+    assert info is not None
+    found = await connection.fetch(sql.RUNNING, partition)
+    rows = await event_log.load_rows(connection, [(row["tenant"], row["instance"]) for row in found])
+    lost = [
+        WorkerLost(
+            tenant=row.tenant, owner=token, instance=row.instance, attempt=row.state.attempt,
+            worker=row.state.claim.worker if row.state.claim is not None else "", reason="journal lost",
+        )
+        for row in rows
+    ]  # fmt: skip
+    after = Anchor(created=info.created, cursor=max(info.state.first_seq - 1, 0), fingerprint=None)
+    frame = Frame(
+        subject=subjects.engine(partition),
+        sequence=after.cursor,
+        time_us=ownership.position.clock,
+        data=b"",
+        records=[Owner(instance="", token=token), *lost],
+        rejections=[],
+    )
+    context = Context(partition=partition, partitions=partitions, subjects=subjects, repeated=frozenset(), workflows={})
+    fold = Fold(ownership.position, {(row.tenant, row.instance): row for row in rows}, context)
+    fold.frame(frame)
+    async with connection.transaction():
+        await connection.execute(_ADOPT, partition, info.created)
+        await event_log.commit(connection, ownership, fold, before=ownership.anchor, after=after)

@@ -1,0 +1,131 @@
+"""The engine's SQL, by name. The hot path is five statements a batch, however many records it holds."""
+
+from typing import Final
+
+TAKE_OVER: Final = """
+UPDATE partitions SET owner = $2, lease_until = now() + make_interval(secs => $3)
+WHERE id = $1 AND (lease_until < now() OR owner = $2)
+RETURNING id, stream_created, cursor, fingerprint, fingerprint_time, clock, head, head_hash, journal_owner, run_created
+"""
+
+RENEW: Final = """
+UPDATE partitions SET lease_until = now() + make_interval(secs => $3) WHERE id = $1 AND owner = $2 RETURNING id
+"""
+
+RELEASE: Final = (
+    "UPDATE partitions SET lease_until = now() - interval '1 second', owner = NULL WHERE id = $1 AND owner = $2"
+)
+
+# The first statement of every batch: who may write, and from where. No row: another owner, or another history.
+ADVANCE: Final = """
+UPDATE partitions SET cursor = $4, fingerprint = $5, fingerprint_time = $6, clock = $7, head = $8, head_hash = $9,
+    journal_owner = $10, lease_until = now() + make_interval(secs => $11)
+WHERE id = $1 AND owner = $2 AND cursor = $3 RETURNING id
+"""
+
+EVENT_COLUMNS: Final = (
+    "partition", "offset", "tenant", "instance", "version", "type", "attempt", "key", "actor", "command", "at",
+    "recorded_at", "data", "hash",
+)  # fmt: skip
+
+INSTANCE_COLUMNS: Final = {
+    "tenant": "text", "instance": "text", "partition": "int", "workflow": "text", "status": "text", "version": "int",
+    "attempt": "int", "restarts": "int", "worker": "text", "parent": "text", "labels": "jsonb", "created_at": "bigint",
+    "updated_at": "bigint", "wake_at": "bigint", "input": "json", "result": "json", "error": "json",
+    "progress": "json", "state": "json", "hash": "bytea",
+}  # fmt: skip
+_FIXED: Final = {"tenant", "instance", "partition", "workflow", "parent", "labels", "created_at"}
+_ARRAYS: Final = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(INSTANCE_COLUMNS.values(), start=1))
+_UPDATES: Final = ", ".join(f"{name} = excluded.{name}" for name in INSTANCE_COLUMNS if name not in _FIXED)
+UPSERT_INSTANCES: Final = f"""
+INSERT INTO instances ({", ".join(INSTANCE_COLUMNS)}) SELECT * FROM unnest({_ARRAYS})
+ON CONFLICT (tenant, instance) DO UPDATE SET {_UPDATES}
+"""
+
+ADD_TIMERS: Final = """
+INSERT INTO timers (tenant, instance, version, partition, due)
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::bigint[])
+"""
+DROP_TIMERS: Final = """
+DELETE FROM timers USING unnest($1::text[], $2::text[], $3::int[]) AS gone (tenant, instance, version)
+WHERE timers.tenant = gone.tenant AND timers.instance = gone.instance AND timers.version = gone.version
+"""
+NEXT_TIMERS: Final = """
+SELECT tenant, instance, version, due FROM timers WHERE partition = $1 AND due < $2 ORDER BY due LIMIT $3
+"""
+
+ADD_OUTBOX: Final = """
+INSERT INTO outbox (partition, "offset", n, target, record)
+SELECT $1, * FROM unnest($2::bigint[], $3::int[], $4::int[], $5::json[])
+"""
+NEXT_OUTBOX: Final = """
+SELECT "offset", n, target, record FROM outbox WHERE partition = $1 ORDER BY "offset", n LIMIT $2
+"""
+DROP_OUTBOX: Final = """
+DELETE FROM outbox USING unnest($2::bigint[], $3::int[]) AS gone ("offset", n)
+WHERE outbox.partition = $1 AND outbox."offset" = gone."offset" AND outbox.n = gone.n
+"""
+
+ADD_REJECTED: Final = """
+INSERT INTO rejected (partition, sequence, subject, tenant, instance, code, reason, payload, at)
+SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[], $9::bigint[])
+"""
+
+LOAD_INSTANCES: Final = f"""
+SELECT {", ".join(f"i.{name}" for name in INSTANCE_COLUMNS)} FROM instances i
+JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance)
+"""
+
+# Keys are not in the rows: they are read again when an engine meets an instance for the first time.
+LOAD_KEYS: Final = """
+SELECT e.tenant, e.instance, e.key, e.type, e.version,
+    CASE WHEN e.type = 'CheckpointSaved' THEN 'null'::json ELSE e.data END AS data
+FROM events e JOIN unnest($1::text[], $2::text[], $3::int[]) AS wanted (tenant, instance, after)
+    ON e.tenant = wanted.tenant AND e.instance = wanted.instance AND e.version > wanted.after
+WHERE e.key IS NOT NULL ORDER BY e.version
+"""
+
+REPEATED_COMMANDS: Final = """
+SELECT e.tenant, e.instance, e.command FROM events e
+JOIN unnest($1::text[], $2::text[], $3::text[]) AS asked (tenant, instance, command)
+    ON e.tenant = asked.tenant AND e.instance = asked.instance AND e.command = asked.command
+WHERE e.command IS NOT NULL
+"""
+
+MEMOS: Final = """
+SELECT e.instance, e.key, e.version, e.type, e.data, e.recorded_at FROM events e
+WHERE e.tenant = $1 AND e.instance = $2 AND e.key IS NOT NULL AND e.type = ANY($3::text[])
+    AND e.version > $4 AND e.version <= $5
+ORDER BY e.version LIMIT $6
+"""
+
+FAILURES: Final = """
+SELECT key, version, type, data FROM events
+WHERE tenant = $1 AND instance = $2 AND key IS NOT NULL AND version > $3 AND version < $4
+    AND type IN ('StepFailed', 'WaitResolved')
+ORDER BY version
+"""
+MEMO_AT: Final = """
+SELECT key, version, type, data, recorded_at FROM events WHERE tenant = $1 AND instance = $2 AND version = $3
+"""
+
+RECORD_DISPATCHED: Final = """
+UPDATE instances i SET dispatched = done.attempt
+FROM unnest($1::text[], $2::text[], $3::int[]) AS done (tenant, instance, attempt)
+WHERE i.tenant = done.tenant AND i.instance = done.instance AND i.attempt = done.attempt AND i.status = 'queued'
+"""
+UNDISPATCHED: Final = """
+SELECT tenant, instance FROM instances
+WHERE partition = $1 AND status = 'queued' AND ((dispatched <> attempt AND updated_at < $2) OR updated_at < $3)
+ORDER BY updated_at LIMIT $4
+"""
+RUNNING: Final = "SELECT tenant, instance FROM instances WHERE partition = $1 AND status = 'running'"
+
+# A run queue that was made anew (another creation time) holds nothing of what was sent to the old one.
+CLEAR_EVIDENCE: Final = """
+WITH renewed AS (
+    UPDATE partitions SET run_created = $2 WHERE id = $1 AND run_created IS DISTINCT FROM $2 RETURNING id
+)
+UPDATE instances SET dispatched = 0 FROM renewed
+WHERE instances.partition = renewed.id AND status = 'queued' AND dispatched <> 0
+"""

@@ -1,0 +1,170 @@
+"""The tables, in SQLAlchemy Core. They live in a Postgres schema named like the deployment; no name here is qualified.
+
+Invariants: `events` is the truth and is only ever appended to; every other table can be rebuilt from it, but
+`deployment`, `partitions`' identity and `workflows`, which say what the log belongs to and who may write it.
+Times are integer microseconds since 1970 (`bigint`): they are hashed, compared and copied, never computed on in SQL.
+`data` is `json`, never `jsonb`: the hash needs the bytes as they came.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata: Final = MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
+)
+
+deployment: Final = Table(
+    "deployment",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("partitions", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+partitions: Final = Table(
+    "partitions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("stream_created", Text, nullable=False),
+    Column("cursor", BigInteger, nullable=False),
+    Column("fingerprint", LargeBinary),  # SHA-256 of the message at the cursor; its store time beside it
+    Column("fingerprint_time", BigInteger),
+    Column("clock", BigInteger, nullable=False),  # the journal's time, which never runs back
+    Column("head", BigInteger, nullable=False),  # the next offset
+    Column("head_hash", LargeBinary, nullable=False),
+    Column("owner", Text),
+    Column("lease_until", DateTime(timezone=True), nullable=False),
+    Column("journal_owner", Text),  # the token of the last `owner` record that was folded
+    Column("run_created", Text),  # identity of the run queue whose evidence `instances.dispatched` is
+)
+
+events: Final = Table(
+    "events",
+    metadata,
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant", Text, nullable=False),
+    Column("instance", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("key", Text),
+    Column("actor", Text),
+    Column("command", Text),
+    Column("at", BigInteger, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    UniqueConstraint("tenant", "instance", "version"),
+    Index("ix_events_key", "tenant", "instance", "key", postgresql_where=text("key IS NOT NULL")),
+    Index(
+        "uq_events_command", "tenant", "instance", "command", unique=True, postgresql_where=text("command IS NOT NULL")
+    ),
+)
+
+instances: Final = Table(
+    "instances",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("instance", Text, primary_key=True),
+    Column("partition", Integer, nullable=False),
+    Column("workflow", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("restarts", Integer, nullable=False),
+    Column("worker", Text),
+    Column("parent", Text),
+    Column("labels", JSONB, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("wake_at", BigInteger),
+    Column("input", JSON, nullable=False),
+    Column("result", JSON),
+    Column("error", JSON),
+    Column("progress", JSON),
+    Column("dispatched", Integer, nullable=False, server_default="0"),  # evidence: the attempt the run queue has
+    Column("state", JSON, nullable=False),
+    Column("hash", LargeBinary, nullable=False),  # of its last event: the next one chains on it
+    Index("ix_instances_listing", "tenant", "created_at", "instance"),
+    Index("ix_instances_queued", "partition", postgresql_where=text("status = 'queued'")),
+    Index("ix_instances_running", "partition", postgresql_where=text("status = 'running'")),
+    Index("ix_instances_labels", "labels", postgresql_using="gin"),
+    postgresql_with={"fillfactor": "70"},  # most updates touch no indexed column: leave room for them in the page
+)
+
+timers: Final = Table(
+    "timers",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("instance", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("partition", Integer, nullable=False),
+    Column("due", BigInteger, nullable=False),
+    Index("ix_timers_due", "partition", "due"),
+)
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("target", Integer, nullable=False),
+    Column("record", JSON, nullable=False),
+)
+
+workflows: Final = Table(
+    "workflows",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("code_version", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("registered_at", BigInteger, nullable=False),
+)
+
+workers: Final = Table(
+    "workers",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("worker", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("workflows", JSONB, nullable=False),
+    Column("heard_at", BigInteger, nullable=False),
+)
+
+rejected: Final = Table(
+    "rejected",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("partition", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("tenant", Text),
+    Column("instance", Text),
+    Column("code", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)

@@ -1,0 +1,209 @@
+"""What a process is told from outside: one frozen record, read once at the edge and passed on.
+
+A value comes from, in this order: a flag of the command line, the variable `RUNTARA_<NAME>`, the
+`.runtara/dev.json` of a live `runtara dev` in the current directory, the default named here. There is no
+configuration file. In each of these layers `None` (or an empty variable) means "not given"; a field that is
+`None` in the record was given nowhere and has no default. `docs/settings.md` is generated from this module
+(`python docs/generate.py`).
+
+Invariant: nothing else in the code reads `RUNTARA_…` variables.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self, get_args, get_type_hints
+from urllib.parse import urlsplit
+
+from runtara.protocol.errors import InvalidSetting, PlatformUnreachable
+from runtara.protocol.ids import DEFAULT_TENANT, check_id
+
+from . import discovery
+
+PREFIX: Final = "RUNTARA_"
+_DEPLOYMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_NATS_SCHEMES: Final = frozenset({"nats", "tls", "ws", "wss"})
+_POSTGRES_SCHEMES: Final = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["json", "console"]
+
+
+def _setting(default: object, text: str, *, secret: bool = False) -> Any:
+    return dataclasses.field(default=default, repr=not secret, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """All settings of a process. Every field has its help text in `metadata["help"]`."""
+
+    deployment: str = _setting(
+        "runtara",
+        "Name of the deployment: first token of every subject, prefix of every stream, name of the Postgres schema.",
+    )
+    nats_url: str | None = _setting(
+        None, "Address of the NATS server, `nats://host:port`; several are separated by commas."
+    )
+    nats_user: str | None = _setting(None, "User at the NATS server.")
+    nats_password: str | None = _setting(None, "Password at the NATS server.", secret=True)
+    database_url: str | None = _setting(
+        None,
+        "Address of the Postgres database, `postgresql://user:password@host:port/name`. Only engines need it.",
+        secret=True,
+    )
+    tenant: str = _setting(DEFAULT_TENANT, "The tenant a client or worker belongs to.")
+    instance: str | None = _setting(None, "The instance that a script of its own speaks for (`Instance.connect`).")
+    log_level: LogLevel = _setting("info", "The least severe log lines that are written.")
+    log_format: LogFormat | None = _setting(None, "`console` (for people) at a terminal, else `json`, unless given.")
+    partitions: int = _setting(
+        1, "Partitions of a new deployment. Fixed when `runtara migrate` or the first `dev` creates it."
+    )
+    journal_max_bytes: int = _setting(
+        1024**3, "Size of a partition's journal stream, in bytes. A full journal refuses; it never drops."
+    )
+    replicas: int = _setting(1, "Replicas of each stream: 1, or 3 in a NATS cluster of three servers or more.")
+    journal_keep_seconds: int = _setting(
+        600, "How long committed records stay in the journal, for a database that has to be rebuilt from a back-up."
+    )
+    database_connections: int = _setting(8, "Most connections an engine opens to Postgres.")
+    concurrency: int = _setting(100, "How many instances a worker process runs at the same time.")
+    max_resident: int = _setting(
+        1_000, "How many instances a worker process holds in memory, those included that wait for something."
+    )
+    drain_seconds: float = _setting(10.0, "How long a worker that is asked to stop lets steps in flight finish.")
+
+    def __post_init__(self) -> None:
+        if not _DEPLOYMENT.fullmatch(self.deployment):
+            raise InvalidSetting(
+                name="deployment",
+                value=self.deployment,
+                reason="use 1 to 40 lower-case letters, digits, '_' or '-', beginning with a letter",
+            )
+        check_id(self.tenant, "tenant")
+        if self.instance is not None:
+            check_id(self.instance, "instance")
+        _check_nats_url(self.nats_url)
+        _check_database_url(self.database_url)
+        for name in (
+            "partitions",
+            "replicas",
+            "journal_max_bytes",
+            "database_connections",
+            "concurrency",
+            "max_resident",
+        ):
+            _check_at_least(name, getattr(self, name), 1)
+        for name in ("journal_keep_seconds", "drain_seconds"):
+            _check_at_least(name, getattr(self, name), 0)
+
+    @classmethod
+    def load(
+        cls,
+        flags: Mapping[str, object | None] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+    ) -> Self:
+        """The settings of this process; `flags` are those of its command line, by field name.
+
+        `environ` and `directory` are the process's own unless given. Raises `InvalidSetting` for a value that
+        cannot be used, naming the setting.
+        """
+        environ = os.environ if environ is None else environ
+        directory = Path.cwd() if directory is None else directory
+        values = _from_dev(directory) | _from_environ(environ) | _given(flags or {})
+        return cls(**values)
+
+    def to_environ(self) -> dict[str, str]:
+        """The variables that give a child process these settings (those that differ from the defaults)."""
+        return {
+            f"{PREFIX}{field.name.upper()}": str(value)
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        }
+
+    def require_nats_url(self) -> str:
+        """The address of NATS, or `PlatformUnreachable`, which says how to get one."""
+        if self.nats_url is None:
+            raise PlatformUnreachable(reason=_nothing_found("NATS"))
+        return self.nats_url
+
+    def require_database_url(self) -> str:
+        """The address of Postgres, or `InvalidSetting`, which says how to get one."""
+        if self.database_url is None:
+            raise InvalidSetting(
+                name="database_url", value=None, reason=f"{_nothing_found('Postgres')}; set RUNTARA_DATABASE_URL"
+            )
+        return self.database_url
+
+
+def _nothing_found(server: str) -> str:
+    left_behind = discovery.read(Path.cwd())
+    if left_behind is not None and not left_behind.is_live():
+        return f"no address of {server} is known, and the `runtara dev` of this directory is no longer running"
+    return f"no address of {server} is known, and no `runtara dev` runs in this directory"
+
+
+def _given(values: Mapping[str, object | None]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    hints = get_type_hints(Settings)
+    texts = {name: environ.get(f"{PREFIX}{name.upper()}", "") for name in hints}
+    return {name: _parse(name, text, hints[name]) for name, text in texts.items() if text}
+
+
+def _from_dev(directory: Path) -> dict[str, Any]:
+    record = discovery.read(directory)
+    if record is None or not record.is_live():
+        return {}
+    names = {field.name for field in dataclasses.fields(Settings)}
+    return _given({name: getattr(record, name) for name in record.__struct_fields__ if name in names})
+
+
+def _parse(name: str, text: str, hint: Any) -> object:
+    choices = [choice for part in (hint, *get_args(hint)) for choice in get_args(part) if isinstance(choice, str)]
+    if choices and text not in choices:
+        raise InvalidSetting(name=name, value=text, reason=f"use one of {', '.join(choices)}")
+    if hint not in (int, float):
+        return text
+    try:
+        return hint(text)
+    except ValueError as error:
+        raise InvalidSetting(name=name, value=text, reason="use a number") from error
+
+
+def _check_at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:  # nor NaN
+        raise InvalidSetting(name=name, value=value, reason=f"use at least {least}")
+
+
+def _check_nats_url(url: str | None) -> None:
+    for one in (url or "").split(",") if url else ():
+        if urlsplit(one.strip()).scheme not in _NATS_SCHEMES:
+            raise InvalidSetting(name="nats_url", value=_without_password(one), reason="use nats://host:port")
+
+
+def _check_database_url(url: str | None) -> None:
+    if url is None:
+        return
+    scheme = urlsplit(url).scheme
+    if scheme.startswith("sqlite"):
+        raise InvalidSetting(
+            name="database_url",
+            value=url,
+            reason="SQLite is not supported, because the event log needs Postgres; leave the setting out and "
+            "`runtara dev` runs an embedded Postgres, or use postgresql://user:password@host:port/name",
+        )
+    if scheme not in _POSTGRES_SCHEMES:
+        raise InvalidSetting(
+            name="database_url", value=_without_password(url), reason="use postgresql://user:password@host:port/name"
+        )
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", url)

@@ -1,0 +1,40 @@
+"""Every limit of the wire, named, with the reason for its size."""
+
+from typing import Final
+
+# ids and keys
+MAX_ID_LENGTH: Final = 128  # three ids and a prefix fit into one subject and one file name
+MAX_KEY_LENGTH: Final = 1_024  # a key is an index entry in Postgres (limit about 2,700 bytes)
+MAX_NAME_LENGTH: Final = 128  # custom event and label names
+MAX_LABELS: Final = 32
+MAX_LABEL_LENGTH: Final = 256
+MAX_REASON_LENGTH: Final = 2_048  # error texts and reasons kept in the log
+
+# frames
+MAX_FRAME_RECORDS: Final = 512  # one fsync pays for all of them; more gains nothing (measured)
+MAX_FRAME_BYTES: Final = 512 * 1024  # a frame stays well below the server's payload limit
+MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024  # the server's `max_payload`
+MAX_STATE_BYTES: Final = 4 * 1024 * 1024  # one state, input or result, until blobs exist
+MAX_NESTING: Final = 128  # JSON deeper than this is refused before anything recurses over it
+MAX_REJECTED_BYTES: Final = 4_096  # of a rejected payload, kept for whoever looks into it
+
+# the engine's batches
+MAX_BATCH_RECORDS: Final = 1_000
+MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
+MAX_OUTSTANDING_BYTES: Final = 32 * 1024 * 1024  # read ahead of the fold, two batches
+
+# the answer to a claim
+MAX_INLINE_HISTORY_BYTES: Final = 1024 * 1024  # above this, memos come in pages of the same size
+
+# an instance
+MAX_PENDING_SIGNALS: Final = 10_000
+MAX_PENDING_SIGNAL_BYTES: Final = 8 * 1024 * 1024  # they are part of the instance's state, which is written as a whole
+DEFAULT_RESTARTS: Final = 5  # lost attempts in a row without a new key before an instance fails
+MAX_RESTART_DELAY_SECONDS: Final = 60
+
+# time
+LEASE_SECONDS: Final = 6  # listening seconds without a word from a worker
+HEARTBEAT_SECONDS: Final = 2.0
+HOSTED_LIST_EVERY: Final = 5  # every n-th heartbeat says what the worker hosts
+OWNER_LEASE_SECONDS: Final = 5  # an engine's hold on a partition
+CANCEL_GRACE_SECONDS: Final = 10  # from the request to cancel to the forced end of a claim

@@ -1,0 +1,377 @@
+"""The client: starts workflows, waits for results, sends commands, reads what the platform knows.
+
+    async with Client() as client:
+        handle = await client.start(fulfil, order_ids=["a", "b"], id="o-1")
+        receipt = await handle.result()
+
+Invariants: a command that raised `NotConfirmed` is in the journal and will be carried out; waiting for a result
+ends when the instance has ended, whatever was lost on the way; lists come in pages, streams of events one by one.
+"""
+
+import asyncio
+import builtins
+import time
+from collections.abc import AsyncIterator, Generator, Mapping
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+
+import orjson
+from msgspec import Raw
+from nats.aio.msg import Msg
+
+from runtara.infra.settings import Settings
+from runtara.protocol.errors import (
+    ResultTimeout,
+    RuntaraError,
+    WireError,
+    WorkflowCancelled,
+    WorkflowFailed,
+    WorkflowTimeout,
+)
+from runtara.protocol.ids import check_id, new_token
+from runtara.protocol.messages import (
+    Done,
+    EventsReply,
+    EventsRequest,
+    EventView,
+    InstanceView,
+    ListReply,
+    ListRequest,
+    Status,
+    TailReply,
+    TailRequest,
+    WorkflowView,
+)
+from runtara.protocol.records import AnyCommand, Cancel, Pause, Resume, Retry, Signal, Start
+
+from .commands import ANSWER_SECONDS, Commands
+from .connection import Connection
+from .results import Results, Watch
+from .values import encode
+from .workflow import Workflow
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+CONNECT_SECONDS: Final = 5.0
+FOLLOW_SECONDS: Final = 1.0  # between two looks for new events, unless a hint comes earlier
+HINT_SETTLE_SECONDS: Final = 0.02
+_NAME_PART: Final = 100  # a made-up id keeps this much of its workflow's name
+
+
+class Client:
+    """A tenant's door to the platform. Use as an async context manager, or `await` it and `close` it.
+
+    Without `settings` they are those of `RUNTARA_*`, or of the `runtara dev` of the current directory. `actor` is
+    who the log says has sent the commands.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, actor: str | None = None) -> None:
+        self._settings = settings or Settings.load()
+        self._actor = actor if actor is None else check_id(actor, "actor")
+        self._id = f"c-{new_token()}"
+        self._stack = AsyncExitStack()
+
+    @classmethod
+    def connect(cls, settings: Settings | None = None, *, actor: str | None = None) -> "Client":
+        """The same as `Client(settings)`: `client = await Client.connect(…)`, or with `async with`."""
+        return cls(settings, actor=actor)
+
+    async def __aenter__(self) -> "Client":
+        try:
+            connection = await Connection.open(
+                self._settings, user=self._id, name=f"runtara {self._id}", patience=CONNECT_SECONDS
+            )
+            self._connection = await self._stack.enter_async_context(connection)
+            self._commands = await self._stack.enter_async_context(Commands(connection))
+            self._results = await self._stack.enter_async_context(Results(connection))
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    def __await__(self) -> Generator[Any, None, "Client"]:
+        return self.__aenter__().__await__()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection. Waits under way end with `PlatformUnreachable`."""
+        await self._stack.aclose()
+
+    @property
+    def tenant(self) -> str:
+        return self._settings.tenant
+
+    # starting
+
+    @overload
+    async def start(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> "Handle[R]": ...
+    @overload
+    async def start(
+        self, workflow: Workflow[..., R], *args: Any, id: str | None, labels: Mapping[str, str] = ..., **kwargs: Any
+    ) -> "Handle[R]": ...
+    @overload
+    async def start(
+        self, workflow: Workflow[..., R], *args: Any, labels: Mapping[str, str], **kwargs: Any
+    ) -> "Handle[R]": ...
+    @overload
+    async def start(
+        self,
+        workflow: str,
+        input: Mapping[str, object] | None = None,
+        *,
+        id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> "Handle[Any]": ...
+    async def start(  # type: ignore[misc]  # a workflow's own parameters named `id` and `labels` go by name, as a dict
+        self,
+        workflow: Workflow[..., Any] | str,
+        *args: Any,
+        id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> "Handle[Any]":
+        """Start an instance: a `Workflow` with its arguments, or a workflow's name with its input by parameter.
+
+        `id` is made up unless given. The same start again (same id, workflow and input) gives the same instance.
+        Raises `StartConflict`, `UnknownWorkflow`, `InvalidInput`, `NotConfirmed`.
+        """
+        name, input = _input(workflow, args, kwargs)
+        instance = f"{name[:_NAME_PART]}-{new_token()}" if id is None else check_id(id, "instance")
+        command = Start(**self._command(instance), workflow=name, input=input, labels=dict(labels or {}))
+        watch = await self._results.starting(instance)
+        try:
+            await self._commands.send(command)
+        finally:
+            self._results.started()
+        return Handle(self, instance, workflow if isinstance(workflow, Workflow) else None, watch)
+
+    def handle(self, id: str, workflow: Workflow[..., R] | None = None) -> "Handle[R]":
+        """The handle of an instance that exists; with `workflow` its result is read as what that returns."""
+        return Handle(self, check_id(id, "instance"), workflow)
+
+    # commands
+
+    async def pause(self, id: str, *, reason: str | None = None, timeout: float = ANSWER_SECONDS) -> Status:
+        """Stop after the steps in flight, until `resume`. Returns the status after the command."""
+        return await self._send(Pause(**self._command(id), reason=reason), timeout)
+
+    async def resume(self, id: str, *, timeout: float = ANSWER_SECONDS) -> Status:
+        """Go on after a pause."""
+        return await self._send(Resume(**self._command(id)), timeout)
+
+    async def cancel(self, id: str, *, reason: str | None = None, timeout: float = ANSWER_SECONDS) -> Status:
+        """End it: what was registered for it is undone."""
+        return await self._send(Cancel(**self._command(id), reason=reason), timeout)
+
+    async def signal(self, id: str, name: str, data: object = None, *, timeout: float = ANSWER_SECONDS) -> Status:
+        """Hand `data` to the wait for `name`, now or when it comes to that."""
+        command = Signal(**self._command(id), name=check_id(name, "signal"), data=Raw(encode(data, key=name)))
+        return await self._send(command, timeout)
+
+    async def retry(self, id: str, *, timeout: float = ANSWER_SECONDS) -> Status:
+        """Run a failed or cancelled instance again: what succeeded is kept, what failed is tried again."""
+        status = await self._send(Retry(**self._command(id)), timeout)
+        self._results.forget(id)
+        return status
+
+    # reading
+
+    async def get(self, id: str) -> InstanceView:
+        """What is known of an instance. Raises `InstanceNotFound`."""
+        return await self._connection.call("get", {}, InstanceView, instance=check_id(id, "instance"))
+
+    async def list(
+        self,
+        *,
+        status: Status | str | None = None,
+        workflow: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> ListReply:
+        """A page of instances, newest first; `next` of the page is the `cursor` of the following one."""
+        question = ListRequest(
+            status=Status(status) if status is not None else None,
+            workflow=workflow,
+            labels=dict(labels or {}),
+            limit=limit,
+            cursor=cursor,
+        )
+        return await self._connection.call("list", question, ListReply)
+
+    async def workflows(self) -> builtins.list[WorkflowView]:
+        """The workflows that were ever registered, and who hosts them."""
+        return await self._connection.call("workflows", {}, builtins.list[WorkflowView])
+
+    async def forget_workflow(self, name: str) -> None:
+        """Take a workflow off the list of those that can be started. Raises `UnknownWorkflow`."""
+        await self._connection.call("forget", check_id(name, "workflow"), bool)
+
+    async def history(self, id: str, *, after: int = 0) -> AsyncIterator[EventView]:
+        """The events of an instance so far, after version `after`."""
+        more = True
+        while more:
+            page = await self._events(id, after)
+            for event in page.events:
+                yield event
+                after = event.version
+            more = page.more
+
+    async def events(self, id: str, *, after: int = 0) -> AsyncIterator[EventView]:
+        """The events of an instance as they come, until it has ended."""
+        subject = self._connection.subjects.committed(self._connection.partition(id))
+        async with _Hints(self._connection, subject) as hints:
+            while True:
+                page = await self._events(id, after)
+                for event in page.events:
+                    yield event
+                    after = event.version
+                if page.more:
+                    continue
+                if not page.events and (await self.get(id)).status.is_terminal:
+                    if not (await self._events(id, after)).events:
+                        return
+                    continue
+                await hints.wait()
+
+    async def tail(self, *, after: Mapping[str, int] | None = None) -> AsyncIterator[EventView]:
+        """The events of all the tenant's instances as they come, from now on or from `after` (partition → offset)."""
+        position = dict(after) if after is not None else None
+        async with _Hints(self._connection, self._connection.subjects.committed_all) as hints:
+            while True:
+                reply = await self._connection.call("tail", TailRequest(after=position), TailReply)
+                position = reply.after
+                for event in reply.events:
+                    yield event
+                if not reply.events:
+                    await hints.wait()
+
+    async def _events(self, id: str, after: int) -> EventsReply:
+        question = EventsRequest(after=after)
+        return await self._connection.call("events", question, EventsReply, instance=check_id(id, "instance"))
+
+    def _command(self, instance: str) -> dict[str, Any]:
+        """What every command says."""
+        check_id(instance, "instance")
+        return {"id": new_token(), "instance": instance, "at": time.time_ns() // 1_000, "actor": self._actor}
+
+    async def _send(self, command: AnyCommand, timeout: float) -> Status:
+        return Status((await self._commands.send(command, timeout=timeout)).status)
+
+    async def _wait(self, watch: Watch, timeout: float | None) -> Done:
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._results.wait(watch)
+        except TimeoutError as exc:
+            status = "not known"
+            with suppress(RuntaraError):
+                status = str((await self.get(watch.instance)).status)
+            raise ResultTimeout(instance=watch.instance, status=status, seconds=timeout or 0.0) from exc
+
+
+class Handle(Generic[R]):
+    """An instance, from outside. `R` is what its workflow returns."""
+
+    def __init__(self, client: Client, id: str, workflow: Workflow[..., R] | None, watch: Watch | None = None) -> None:
+        self.id = id
+        self._client = client
+        self._workflow = workflow
+        self._watch = watch
+
+    def __repr__(self) -> str:
+        return f"Handle({self.id!r})"
+
+    async def result(self, *, timeout: float | None = None) -> R:
+        """Wait for the end; at most `timeout` seconds.
+
+        Raises `WorkflowFailed`, `WorkflowTimeout`, `WorkflowCancelled`, `ResultTimeout`, `InstanceNotFound`.
+        """
+        if self._watch is None:
+            self._watch = self._client._results.watch(self.id)
+        done = await self._client._wait(self._watch, timeout)
+        if done.status is Status.COMPLETED:
+            if self._workflow is not None:
+                return self._workflow.decode_result(done.result)
+            plain: R = orjson.loads(bytes(done.result))
+            return plain
+        raise outcome_error(self.id, done.status, done.error)
+
+    async def get(self) -> InstanceView:
+        return await self._client.get(self.id)
+
+    async def pause(self, *, reason: str | None = None) -> Status:
+        return await self._client.pause(self.id, reason=reason)
+
+    async def resume(self) -> Status:
+        return await self._client.resume(self.id)
+
+    async def cancel(self, *, reason: str | None = None) -> Status:
+        return await self._client.cancel(self.id, reason=reason)
+
+    async def signal(self, name: str, data: object = None) -> Status:
+        return await self._client.signal(self.id, name, data)
+
+    async def retry(self) -> Status:
+        self._watch = None
+        return await self._client.retry(self.id)
+
+    def history(self, *, after: int = 0) -> AsyncIterator[EventView]:
+        return self._client.history(self.id, after=after)
+
+    def events(self, *, after: int = 0) -> AsyncIterator[EventView]:
+        return self._client.events(self.id, after=after)
+
+
+class _Hints:
+    """Wakes whoever follows the log soon after a commit, and at the latest after a second."""
+
+    def __init__(self, connection: Connection, subject: str) -> None:
+        self._connection = connection
+        self._subject = subject
+        self._cursors: dict[str, bytes] = {}
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> "_Hints":
+        self._subscription = await self._connection.bus.subscribe(self._subject, self._on_hint)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if not self._connection.bus.nats.is_closed:
+            await self._subscription.unsubscribe()
+
+    async def wait(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                await self._changed.wait()
+                await asyncio.sleep(HINT_SETTLE_SECONDS)  # commits come in bursts: one look for many of them
+        self._changed.clear()
+
+    def _on_hint(self, msg: Msg) -> None:
+        if self._cursors.get(msg.subject) != msg.data:  # it is repeated every second
+            self._cursors[msg.subject] = msg.data
+            self._changed.set()
+
+
+def outcome_error(instance: str, status: Status, error: WireError | None) -> RuntaraError:
+    """The error that stands for an instance that did not complete."""
+    if status is Status.CANCELLED:
+        reason = error.message if error is not None and error.message else ""
+        return WorkflowCancelled(instance=instance, reason=f": {reason}" if reason else "")
+    if error is None:
+        return WorkflowFailed(instance=instance, type="unknown", message=f"it is {status}")
+    if error.code == WorkflowTimeout.__name__:
+        return WorkflowTimeout(**{**error.attributes, "instance": instance})
+    return WorkflowFailed(instance=instance, type=error.code, message=error.message, details=dict(error.attributes))
+
+
+def _input(workflow: Workflow[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Raw]:
+    """The workflow's name, and the input as JSON."""
+    if isinstance(workflow, Workflow):
+        return workflow.name, workflow.encode_input(*args, **kwargs)
+    given = dict(zip(("input",), args, strict=False)) | kwargs
+    if len(args) > 1 or given.keys() - {"input"}:
+        raise TypeError('by name, a workflow takes its input as one mapping: start("name", {"parameter": value})')
+    return check_id(workflow, "workflow"), Raw(encode(given.get("input") or {}, key="input"))

@@ -1,0 +1,95 @@
+"""What workers, clients and scripts share: a connection to the platform that knows its deployment.
+
+Invariant: the partition count is what the platform says it is (`info`), never configuration.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, TypeVar
+
+from runtara.infra.bus import Bus
+from runtara.infra.logs import logger
+from runtara.infra.settings import Settings
+from runtara.protocol.errors import PlatformUnreachable
+from runtara.protocol.ids import partition_of
+from runtara.protocol.messages import Info
+from runtara.protocol.subjects import Subjects, inbox_prefix
+
+T = TypeVar("T")
+log = logger("connection")
+
+INFO_TIMEOUT_SECONDS: Final = 2.0
+INFO_RETRY_SECONDS: Final = 0.2
+
+
+async def connect_bus(settings: Settings, *, user: str, name: str) -> Bus:
+    """A NATS connection whose answers come to the inbox of `user` (a worker's or client's id)."""
+    return await Bus.connect(
+        settings.require_nats_url(),
+        name=name,
+        inbox=inbox_prefix(settings.tenant, user),
+        user=settings.nats_user,
+        password=settings.nats_password,
+    )
+
+
+class Connection:
+    """A tenant's view of one deployment. Made by `Connection.open`, closed by leaving it as a context manager."""
+
+    def __init__(self, bus: Bus, settings: Settings, user: str, partitions: int) -> None:
+        self.bus = bus
+        self.user = user
+        self.tenant = settings.tenant
+        self.subjects = Subjects(settings.deployment)
+        self.partitions = partitions
+        self.inbox = inbox_prefix(self.tenant, user)
+
+    @classmethod
+    async def open(cls, settings: Settings, *, user: str, name: str, patience: float | None) -> "Connection":
+        """Connect and learn the partition count. Without NATS or an engine for `patience` seconds (`None`: for
+        ever) raises `PlatformUnreachable`."""
+        loop = asyncio.get_running_loop()
+        deadline = None if patience is None else loop.time() + patience
+        bus = await _retry(deadline, lambda: connect_bus(settings, user=user, name=name))
+        try:
+            subject = Subjects(settings.deployment).api(settings.tenant, "info")
+            info = await _retry(deadline, lambda: bus.call(subject, {}, Info, timeout=INFO_TIMEOUT_SECONDS))
+        except BaseException:
+            await bus.close()
+            raise
+        return cls(bus, settings, user, info.partitions)
+
+    async def __aenter__(self) -> "Connection":
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.bus.close()
+
+    def partition(self, instance: str) -> int:
+        return partition_of(self.tenant, instance, self.partitions)
+
+    async def call(
+        self, verb: str, question: object, answer: type[T], *, instance: str | None = None, timeout: float = 5.0
+    ) -> T:
+        """A verb of the API. Raises what the platform answers, `PlatformUnreachable` if nobody does."""
+        subject = self.subjects.api(self.tenant, verb, instance)
+        return await self.bus.call(subject, question, answer, timeout=timeout)
+
+
+async def _retry(deadline: float | None, attempt: Callable[[], Awaitable[T]]) -> T:
+    """The outcome of `attempt`, tried again while the platform cannot be reached and there is time."""
+    loop = asyncio.get_running_loop()
+    said = False
+    while True:
+        try:
+            return await attempt()
+        except PlatformUnreachable as exc:
+            if deadline is not None and loop.time() + INFO_RETRY_SECONDS > deadline:
+                raise
+            if not said:
+                log.warning("platform_unreachable", reason=str(exc))
+                said = True
+        await asyncio.sleep(INFO_RETRY_SECONDS)

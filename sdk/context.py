@@ -1,0 +1,191 @@
+"""What a workflow is handed: its durable operations, and what it may know about itself.
+
+Invariants: everything that is awaited is recorded or waits for what is; everything that is not is derived or best
+effort and never fails a run. The blocking face for `def` workflows is generated from this class.
+"""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from uuid import UUID
+
+import orjson
+
+from runtara.protocol.errors import NoContext
+from runtara.protocol.ids import check_key
+
+from .operations import Operations, Saved
+from .ports import Durability, Why
+from .reports import Reports
+from .scope import FRAME
+from .step import spec_of
+from .values import encode
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class Attempt(Protocol):
+    """The execution behind a context."""
+
+    tenant: str
+    instance: str
+    attempt: int
+    labels: Mapping[str, str]
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def stopping(self) -> Why | None: ...
+    async def run_in_thread(self, fn: Callable[[], R]) -> R: ...
+    async def continue_as(self, input: dict[str, object]) -> NoReturn: ...
+
+
+class Context:
+    """One attempt of one instance, as its code sees it."""
+
+    is_runtara_context: ClassVar[bool] = True  # among a step's arguments it does not count towards the key
+
+    def __init__(self, attempt: Attempt, operations: Operations, reports: Reports) -> None:
+        self._attempt = attempt
+        self._operations = operations
+        self._reports = reports
+
+    # what is recorded
+
+    @overload
+    async def step(self, key: str, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def step(self, key: str, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def step(self, key: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call `fn` as a step under `key`: at least once, its result recorded once.
+
+        Any function will do, of either colour (a `def` runs in a thread); a `@step` keeps its options. Returns what
+        was recorded, which on a resumed run is the answer without a call.
+
+        Raises:
+            StepFailed: its tries are used up, the same now and after a resume.
+            StepTimeout: the last try took too long.
+            DuplicateKey: `key` was used in this run.
+            StateNotRepresentable, StateTooLarge: the result cannot be recorded.
+        """
+        return await self._operations.step(spec_of(fn), key, args, kwargs)
+
+    async def checkpoint(self, key: str, state: T, *, durability: Durability | None = None) -> Saved[T]:
+        """Record `state` under `key`, or find what an earlier attempt recorded there: at most once, without exception.
+
+        It guards what comes after it: by default it waits for the engine's commit (`durability="log"`).
+        """
+        return await self._operations.checkpoint(key, state, durability)
+
+    async def now(self, key: str, *, durability: Durability | None = None) -> datetime:
+        """The time (UTC) at which this was first asked under `key`."""
+        return await self._operations.now(key, durability)
+
+    async def emit(
+        self, name: str, data: object = None, *, key: str | None = None, durability: Durability | None = None
+    ) -> None:
+        """Write an event of your own into the instance's history; a resumed run does not repeat it."""
+        await self._operations.emit(name, data, key, durability)
+
+    async def continue_as(self, **input: object) -> NoReturn:
+        """End this run and begin the workflow anew with another input: same id, fresh keys. For endless loops."""
+        await self._attempt.continue_as(input)
+
+    async def run_in_thread(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run blocking code in a thread that keeps this context, so that `def` steps work in it. Records nothing itself."""
+        return await self._attempt.run_in_thread(lambda: fn(*args, **kwargs))
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Put `<name>/` before the keys of all operations inside, for instance in the turns of a loop."""
+        token = FRAME.set(FRAME.get().within(name))
+        try:
+            yield
+        finally:
+            FRAME.reset(token)
+
+    # what is derived from tenant, instance and key, and needs no record
+
+    def uuid(self, key: str) -> UUID:
+        """The same UUID in every attempt."""
+        return UUID(bytes=self._derived("uuid", key)[:16], version=5)
+
+    def random(self, key: str) -> random.Random:
+        """A generator of random numbers that starts the same in every attempt."""
+        return random.Random(self._derived("random", key))
+
+    def idempotency_key(self, key: str) -> str:
+        """32 hex digits to hand to an outside service, the same in every attempt."""
+        return self._derived("idempotency", key).hex()[:32]
+
+    # what may be lost
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """Say how far the work is; at most one report a second is sent. Also inside a step."""
+        if not self._operations.replaying:
+            self._on_loop(self._reports.progress, done, total)
+
+    def log(self, message: str, *, level: Level = "info", **data: object) -> None:
+        """Write a line into the instance's log. Silent while a resumed run is answered from its memos."""
+        if not self._operations.replaying:
+            self._on_loop(self._reports.log, level, message, _log_data(data))
+
+    # about itself
+
+    @property
+    def tenant(self) -> str:
+        return self._attempt.tenant
+
+    @property
+    def instance(self) -> str:
+        """The instance's id."""
+        return self._attempt.instance
+
+    @property
+    def attempt(self) -> int:
+        """How often this instance was handed out, this time included."""
+        return self._attempt.attempt
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return MappingProxyType(dict(self._attempt.labels))
+
+    @property
+    def stopping(self) -> Why | None:
+        """Why the instance must leave its process, once it must."""
+        return self._attempt.stopping
+
+    def _derived(self, purpose: str, key: str) -> bytes:
+        frame = FRAME.get(None)
+        path = check_key((frame.prefix if frame else "") + key)
+        parts = "\0".join((purpose, self._attempt.tenant, self._attempt.instance, path))
+        return hashlib.sha256(parts.encode()).digest()
+
+    def _on_loop(self, fn: Callable[..., None], *args: object) -> None:
+        loop = self._attempt.loop
+        if asyncio._get_running_loop() is loop:
+            fn(*args)
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(fn, *args)
+
+
+def current() -> Context:
+    """The context of the workflow (or step) that is running here. Raises `NoContext`."""
+    frame = FRAME.get(None)
+    if frame is None or not isinstance(frame.host.context, Context):
+        raise NoContext(function="current()")
+    return frame.host.context
+
+
+def _log_data(data: dict[str, object]) -> bytes:
+    try:
+        return encode(data, key="log")
+    except Exception:  # a log line must not fail a run
+        return orjson.dumps({name: ascii(value) for name, value in data.items()})

@@ -1,0 +1,291 @@
+"""One attempt of one instance in this process: from the claim to its last record.
+
+The execution runs the workflow's code, stops it when told to, decides the last record, and returns when that is
+acknowledged and everything the instance started has ended.
+
+Invariants: there is one last record, decided once (`_end`), and nothing after it; what user code returns or raises
+past that is thrown away; user code that swallows its cancellation changes nothing. All methods belong to the loop's
+thread.
+
+Stopping: `superseded` and `cancel` end the attempt at once. `pause` and `drain` are polite (see `gate`). User code
+is unwound after the last record's acknowledgement.
+
+Where the waiting operations will slot in: `Operations` parks on a future kept by key; `resolved(memo)` sets it;
+an idle watch (all of `Residents` blocked in parks) calls `_end(Suspended, reason="parked", keys=…)`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Final, NoReturn, TypeVar
+
+import orjson
+from msgspec import Raw
+
+from runtara.protocol.errors import Stopped, WorkflowTimeout
+from runtara.protocol.messages import Claimed
+from runtara.protocol.records import Cancelled, Completed, Continued, Failed, Options, Report, Suspended
+
+from .context import Context
+from .failures import describe
+from .gate import Gate
+from .keys import TIMEOUT_KEY
+from .memos import Memos, Recorded
+from .operations import Operations
+from .ports import Durability, Outlet, Why
+from .reports import Reports
+from .scope import FRAME, Frame, enter_process, leave_process
+from .signature import StepSpec
+from .sync.context import Context as BlockingContext
+from .tasks import Residents, track_tasks
+from .threads import THREADS, Portal, Result
+from .workflow import Workflow
+
+R = TypeVar("R")
+MAX_STEP_THREADS: Final = 32  # `def` steps of one instance that run at once beside an async workflow
+logger: Final = logging.getLogger("runtara.sdk")
+
+
+class Execution:
+    """Construct it inside the running loop.
+
+    Args:
+        claim: the answer to the claim, with all its memos (the host has followed `more`). None: an optimistic
+            start of attempt 1, whose answer comes to `confirm`.
+        durability: the worker's default for operations.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow[..., Any],
+        *,
+        tenant: str,
+        instance: str,
+        attempt: int,
+        nonce: str,
+        input: Raw,
+        options: Options,
+        labels: Mapping[str, str],
+        outlet: Outlet,
+        claim: Claimed | None = None,
+        durability: Durability | None = None,
+    ) -> None:
+        self.workflow = workflow
+        self.tenant = tenant
+        self.instance = instance
+        self.attempt = attempt
+        self.nonce = nonce
+        self.labels = labels
+        self.loop = asyncio.get_running_loop()
+        self.portal = Portal(self.loop)
+        self._input = input
+        self._options = options
+        self._main: asyncio.Task[None] | None = None
+        self._ended: asyncio.Future[asyncio.Future[int] | None] = self.loop.create_future()
+        self._confirmed = asyncio.Event()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._step_threads = asyncio.Semaphore(MAX_STEP_THREADS)
+        self._residents = Residents(instance)
+        self._gate = Gate(self._leave)
+        self._memos = Memos(claim.memos if claim else ())
+        self._reports = Reports(outlet, instance=instance, attempt=attempt, nonce=nonce)
+        self._operations = Operations(
+            gate=self._gate, reports=self._reports, memos=self._memos, in_thread=self._in_step_thread,
+            portal=self.portal, fenced=partial(self.stop, "superseded"), confirmed=self._confirmed,
+            default=options.durability or workflow.options.durability or durability,
+        )  # fmt: skip
+        self.context = Context(self, self._operations, self._reports)
+        if claim is not None:
+            self.confirm(claim)
+
+    # for the host
+
+    async def run(self) -> None:
+        """Run the code to its end; return when the last record is acknowledged and all of the code has ended.
+
+        Cancelling it abandons the instance at once: nothing more is sent, tasks are cancelled and not waited for.
+        """
+        track_tasks(self.loop)
+        enter_process(self)
+        try:
+            self._start()
+            acknowledged = await self._ended
+            if acknowledged is not None:
+                await self._acknowledged(acknowledged)
+            await self._residents.unwind(self._main)
+        finally:
+            self._freeze("superseded")
+            self._residents.cancel()
+            leave_process(self)
+
+    def confirm(self, claim: Claimed) -> None:
+        """The claim holds."""
+        self._confirmed.set()
+        if claim.cancel or claim.cancelling:
+            self.stop("cancel")
+        elif claim.pause:
+            self.stop("pause")
+
+    def stop(self, why: Why, reason: str = "") -> None:
+        """Make the instance leave its process. Repeating it changes nothing, except that a second `drain` is not polite."""
+        gate = self._gate
+        if gate.frozen:
+            return
+        if why == "superseded":
+            self._freeze(why, reason)
+        elif why == "cancel":
+            self._end(Cancelled, why=why, reason=reason or None)
+        elif why == "drain" and gate.why == "drain":
+            self._leave()
+        elif why == "drain" or gate.why is None:
+            gate.close(why, reason)
+
+    def resume(self) -> None:
+        """The pause was taken back before it was obeyed."""
+        if self._gate.why == "pause":
+            self._gate.reopen()
+
+    @property
+    def frozen(self) -> bool:
+        """The last record is decided. If `run` does not return for long then, user code does not end."""
+        return self._gate.frozen
+
+    @property
+    def stopping(self) -> Why | None:
+        return self._gate.why
+
+    # for the operations and the context
+
+    def adopt(self, task: "asyncio.Future[Any]") -> None:
+        self._residents.adopt(task)
+
+    def call_step(
+        self, spec: StepSpec, key: str | None, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> Coroutine[Any, Any, Any]:
+        return self._operations.step(spec, key, args, kwargs)
+
+    def call_blocking(self, operation: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        """Run an operation for a thread of the instance. Raises `Stopped` when the instance must leave."""
+        if self._gate.frozen:
+            raise Stopped(self._gate.why or "the instance has ended")
+        return self.portal.call(operation)
+
+    async def run_in_thread(self, fn: Callable[[], R]) -> R:
+        if self._gate.shut:
+            await self._gate.passing()
+        return (await self._in_thread(fn)).get()
+
+    async def continue_as(self, input: dict[str, object]) -> NoReturn:
+        text = self.workflow.check_input(input)
+        if self._gate.shut:
+            await self._gate.passing()
+        self._tell_unasked()
+        self._end(Continued, input=text)
+        raise asyncio.CancelledError("continued")
+
+    # the workflow's code
+
+    def _start(self) -> None:
+        if self._gate.why is not None:
+            self._leave()
+        if self._gate.frozen:
+            return
+        context = copy_context()
+        context.run(FRAME.set, Frame(self))
+        self._main = self.loop.create_task(self._run_code(), name=f"runtara {self.instance}", context=context)
+        self._limit_time()
+
+    async def _run_code(self) -> None:
+        try:
+            result = await self._call()
+            text = self.workflow.encode_result(result)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as exc:  # whatever user code raises, CancelledError without a reason included
+            if not self._gate.frozen:
+                self._end(Failed, error=describe(exc))
+            return
+        if not self._gate.frozen:
+            self._tell_unasked()
+            self._end(Completed, result=Raw(text))
+
+    async def _call(self) -> Any:
+        arguments = self.workflow.arguments(self._input)
+        if self.workflow.colour == "async":
+            return await self.workflow.fn(self.context, **arguments)
+        context = BlockingContext(self.context, self)
+        return (await self._in_thread(lambda: self.workflow.fn(context, **arguments))).get()
+
+    async def _in_thread(self, fn: Callable[[], R]) -> Result[R]:
+        finished = THREADS.submit(fn, self.loop)
+        self._residents.adopt_thread(finished)
+        return await asyncio.shield(finished)
+
+    async def _in_step_thread(self, fn: Callable[[], R]) -> Result[R]:
+        async with self._step_threads:
+            return await self._in_thread(fn)
+
+    # the end
+
+    def _leave(self) -> None:
+        self._end(Suspended, reason="pause" if self._gate.why == "pause" else "released")
+
+    def _end(self, kind: type[Report], *, why: Why | None = None, **fields: Any) -> None:
+        """Decide the last record. What comes later has no effect."""
+        if not self._gate.frozen:
+            self._gate.freeze(why, str(fields.get("reason") or ""))
+            self._finish(self._reports.last(kind, **fields))
+
+    def _freeze(self, why: Why, reason: str = "") -> None:
+        """End without a record."""
+        if not self._gate.frozen:
+            self._gate.freeze(why, reason)
+            self._reports.end()
+            self._finish(None)
+
+    def _finish(self, acknowledged: asyncio.Future[int] | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if not self._ended.done():
+            self._ended.set_result(acknowledged)
+
+    async def _acknowledged(self, sent: asyncio.Future[int]) -> None:
+        try:
+            await sent
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:  # the claim no longer counts; its record does not either
+            logger.warning("last_record_refused instance=%s attempt=%d error=%s", self.instance, self.attempt, exc)
+
+    def _tell_unasked(self) -> None:
+        keys = self._memos.unasked()
+        if keys:
+            logger.warning(
+                "recorded_keys_not_asked_for instance=%s attempt=%d count=%d first=%s",
+                self.instance, self.attempt, len(keys), keys[:5],
+            )  # fmt: skip
+
+    # the workflow's time-out
+
+    def _limit_time(self) -> None:
+        """The time counts from the first attempt's start, which is recorded."""
+        micros = self._options.timeout_us or self.workflow.options.timeout_us
+        if micros is None:
+            return
+        now = time.time_ns() // 1000
+        recorded = self._memos.answer(TIMEOUT_KEY)
+        if isinstance(recorded, Recorded):
+            started = int(orjson.loads(recorded.value))
+        else:
+            started = now
+            data = b'{"kind":"step","value":' + str(now).encode() + b"}"
+            self._reports.send(self._reports.checkpointed(TIMEOUT_KEY, data), "journal")
+        seconds = (started + micros - now) / 1e6
+        self._deadline = self.loop.call_later(max(seconds, 0), self._time_out, micros / 1e6)
+
+    def _time_out(self, seconds: float) -> None:
+        error = WorkflowTimeout(instance=self.instance, seconds=seconds).to_wire()
+        self._end(Failed, error=error)

@@ -1,0 +1,277 @@
+"""The durable operations of one attempt: steps, checkpoints, custom events, recorded times.
+
+Each passes the gate, takes its key, asks the memos, and only if they have no answer does its work and records it.
+Operations that wait (sleep, signal, child) will follow the same four moves and then park on a future that
+`Execution.resolved` sets.
+
+Invariants: what a call returns is what was recorded, in the first run too; a value that cannot be recorded is
+refused before anything is sent; nothing is recorded past the gate's freeze; while a step's function runs it counts
+as in flight, and it no longer does once its record is queued.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from runtara.protocol.errors import BadInput, KeyMismatch, StepTimeout, WireError
+from runtara.protocol.records import Checkpointed, Custom, StepFailure
+
+from .failures import declared_code, describe, step_error
+from .gate import Gate
+from .keys import Keys
+from .memos import Emitted, Failure, Memos, Outcome, Recorded, failure_attributes
+from .ports import Durability
+from .reports import Reports, Sent
+from .scope import FRAME
+from .signature import StepSpec
+from .threads import Portal, Result
+from .values import PLAIN, Codec, codec_like, encode
+
+T = TypeVar("T")
+Arguments = tuple[object, ...]
+Fenced = Callable[[str], None]
+InThread = Callable[[Callable[[], Any]], Coroutine[Any, Any, Result[Any]]]
+_YIELD_EVERY: Final = 256  # answers from memos in a row before the loop gets a turn
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Saved(msgspec.Struct, Generic[T], frozen=True):
+    """What `checkpoint` found: `existing` if an earlier attempt recorded `state` under this key."""
+
+    existing: bool
+    state: T
+
+
+class Operations:
+    """What a Context can do that is recorded. `default`: durability by the workflow's or worker's settings, if any."""
+
+    def __init__(
+        self, *, gate: Gate, reports: Reports, memos: Memos, default: Durability | None, in_thread: InThread,
+        portal: Portal, fenced: Fenced, confirmed: asyncio.Event,
+    ) -> None:  # fmt: skip
+        self._gate = gate
+        self._reports = reports
+        self._memos = memos
+        self._default: Durability = default or "journal"
+        self._checkpoint_default: Durability = default or "log"
+        self._in_thread = in_thread
+        self._portal = portal
+        self._fenced = fenced
+        self._confirmed = confirmed
+        self._replayed = 0
+        self.keys = Keys(memos.digest if memos else None)
+        self.replaying = bool(memos)
+
+    # steps
+
+    async def step(self, spec: StepSpec, explicit: str | None, args: Arguments, kwargs: dict[str, object]) -> Any:
+        """Call `spec`'s function once and for all under its key, and give what was recorded."""
+        frame = FRAME.get()
+        if frame.in_step:
+            return await self._plain(spec, args, kwargs)
+        gate = self._gate
+        if gate.shut:
+            await gate.passing()
+        if explicit is None:
+            key, digest = self.keys.of_step(frame.prefix, spec, args, kwargs)
+        else:
+            key, digest = self.keys.explicit(frame.prefix, explicit), ""
+        if self._memos:
+            outcome = self._memos.answer(key)
+            if outcome is not None:
+                return await self._answer(outcome, key, spec.codec, "step", spec)
+            self.replaying = False
+        return await self._first_run(spec, key, digest, args, kwargs)
+
+    async def _first_run(
+        self, spec: StepSpec, key: str, digest: str, args: Arguments, kwargs: dict[str, object]
+    ) -> Any:
+        tries = await self._earlier_tries(key) if self._memos else 0
+        durability = spec.durability or self._default
+        while True:
+            tries += 1
+            failure: BaseException | None = None
+            self._gate.in_flight += 1
+            try:
+                value = await self._body(spec, key, args, kwargs)
+            except asyncio.CancelledError:
+                self.keys.release(key)
+                raise
+            except (Exception, SystemExit) as exc:
+                failure = exc
+            else:
+                result, record = self._result(spec, key, digest, value)
+                sent = self._reports.send(record, durability)
+            finally:
+                self._gate.landed()
+            if failure is None:
+                await self._acknowledged(record, sent)
+                return result
+            await self._failed(spec, key, digest, tries, failure)
+
+    def _result(self, spec: StepSpec, key: str, digest: str, value: object) -> tuple[Any, Checkpointed]:
+        """What the caller gets, and its record. A value that cannot be recorded is no failure that trying again cures."""
+        try:
+            text = encode(value, key=key)
+            result = spec.codec.as_recorded(value, text, key=key)
+        except (BadInput, TypeError):
+            self.keys.release(key)
+            raise
+        return result, self._reports.checkpointed(key, _step_data(text, digest))
+
+    async def _body(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> Any:
+        """The function itself, inside the frame of a step."""
+        outer = FRAME.get()
+        token = FRAME.set(outer.body())
+        try:
+            if spec.timeout_seconds is not None:
+                return await self._timed(spec, key, args, kwargs)
+            if spec.is_async:
+                return await spec.fn(*args, **kwargs)
+            return await self._threaded(spec, args, kwargs)
+        finally:
+            FRAME.reset(token)
+
+    async def _timed(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> Any:
+        """A `def` function cannot be interrupted: its result is thrown away, a caller's own thread waits for its end."""
+        seconds = spec.timeout_seconds
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await (spec.fn(*args, **kwargs) if spec.is_async else self._threaded(spec, args, kwargs))
+        except TimeoutError as exc:
+            if limit.expired():
+                raise StepTimeout(key=key, seconds=seconds) from exc
+            raise
+
+    async def _threaded(self, spec: StepSpec, args: Arguments, kwargs: dict[str, object]) -> Any:
+        """A `def` function: in the thread that called, else in one of its own."""
+
+        def call() -> Any:
+            return spec.fn(*args, **kwargs)
+
+        in_caller = self._portal.run_in_caller(call)
+        result = await (asyncio.shield(in_caller) if in_caller is not None else self._in_thread(call))
+        value = result.get()
+        return await value if asyncio.iscoroutine(value) else value
+
+    async def _plain(self, spec: StepSpec, args: Arguments, kwargs: dict[str, object]) -> Any:
+        return await (spec.fn(*args, **kwargs) if spec.is_async else self._threaded(spec, args, kwargs))
+
+    # failures
+
+    async def _failed(self, spec: StepSpec, key: str, digest: str, tries: int, error: BaseException) -> None:
+        """Record a failed try; return when the next one is due, or raise what the workflow sees."""
+        wait = None if spec.retry.is_permanent(error) else spec.retry.delay(tries, random=random.random())
+        described = describe(error, code=declared_code(error, spec.raises))
+        recorded = WireError(
+            code=described.code, message=described.message, attributes=failure_attributes(described.attributes, digest)
+        )
+        for_us = None if wait is None else wait // _MICROSECOND
+        record = self._reports.make(StepFailure, key=key, n=tries, error=recorded, for_us=for_us)
+        await self._record(record, spec.durability or self._default)
+        if wait is None:
+            raise step_error(key, recorded, tries, spec.raises) from None
+        await self._until_next_try(wait.total_seconds())
+
+    async def _earlier_tries(self, key: str) -> int:
+        failure = self._memos.tried(key)
+        if failure is None or failure.due_us is None:
+            return 0
+        await self._until_next_try(failure.due_us / 1e6 - time.time())
+        return failure.n
+
+    async def _until_next_try(self, seconds: float) -> None:
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+        if self._gate.shut:
+            await self._gate.passing()
+
+    # the others
+
+    async def checkpoint(self, key: str, state: T, durability: Durability | None) -> Saved[T]:
+        frame = FRAME.get()
+        if self._gate.shut:
+            await self._gate.passing()
+        full = self.keys.explicit(frame.prefix, key)
+        codec = codec_like(state)
+        outcome = self._memos.answer(full) if self._memos else None
+        if outcome is not None:
+            return Saved(True, await self._answer(outcome, full, codec, "checkpoint"))
+        self.replaying = False
+        text = encode(state, key=full)
+        saved = Saved(False, codec.as_recorded(state, text, key=full))
+        data = b'{"kind":"checkpoint","value":' + text + b"}"
+        await self._record(self._reports.checkpointed(full, data), durability or self._checkpoint_default)
+        await self._confirmed.wait()
+        return saved
+
+    async def now(self, key: str, durability: Durability | None) -> datetime:
+        frame = FRAME.get()
+        if self._gate.shut:
+            await self._gate.passing()
+        full = self.keys.explicit(frame.prefix, key)
+        outcome = self._memos.answer(full) if self._memos else None
+        if outcome is not None:
+            return datetime.fromtimestamp(await self._answer(outcome, full, PLAIN, "step") / 1e6, UTC)
+        self.replaying = False
+        micros = time.time_ns() // 1000
+        data = _step_data(str(micros).encode(), "")
+        await self._record(self._reports.checkpointed(full, data), durability or self._default)
+        return datetime.fromtimestamp(micros / 1e6, UTC)
+
+    async def emit(self, name: str, data: object, key: str | None, durability: Durability | None) -> None:
+        frame = FRAME.get()
+        if self._gate.shut:
+            await self._gate.passing()
+        full = self.keys.explicit(frame.prefix, key) if key else self.keys.of_event(frame.prefix, name, data)
+        if self._memos:
+            outcome = self._memos.answer(full)
+            if outcome is not None:
+                if not isinstance(outcome, Emitted):
+                    raise KeyMismatch(key=full, reason="it was recorded by a step or checkpoint")
+                return
+            self.replaying = False
+        record = self._reports.make(Custom, key=full, name=name, data=Raw(encode(data, key=full)))
+        await self._record(record, durability or self._default)
+
+    # shared
+
+    async def _answer(self, outcome: Outcome, key: str, codec: Codec, kind: str, spec: StepSpec | None = None) -> Any:
+        self._replayed += 1
+        if self._replayed % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+        if isinstance(outcome, Recorded) and outcome.kind == kind:
+            return codec.decode(outcome.value, key=key)
+        if isinstance(outcome, Failure) and spec is not None:
+            raise step_error(key, outcome.error, outcome.n, spec.raises)
+        raise KeyMismatch(key=key, reason="it was recorded by another kind of operation")
+
+    async def _record(self, record: Checkpointed | StepFailure | Custom, durability: Durability) -> None:
+        await self._acknowledged(record, self._reports.send(record, durability))
+
+    async def _acknowledged(self, record: Checkpointed | StepFailure | Custom, sent: Sent) -> None:
+        """Wait until the record is where it must be. If it cannot be, the claim no longer counts."""
+        try:
+            await sent
+        except asyncio.CancelledError:
+            if (
+                not self._gate.frozen
+            ):  # a time-out in user code, say; the record is on its way and answers the next call
+                self._memos.remember(record)
+                self.keys.release(record.key)
+            raise
+        except Exception as exc:
+            self._fenced(str(exc))
+            raise asyncio.CancelledError("superseded") from exc
+
+
+def _step_data(text: bytes, digest: str) -> bytes:
+    if digest:
+        return b'{"kind":"step","value":' + text + b',"args":"' + digest.encode() + b'"}'
+    return b'{"kind":"step","value":' + text + b"}"

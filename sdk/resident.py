@@ -1,0 +1,187 @@
+"""One attempt in this process: its claim, its outlet and its execution, from the run request to its last record.
+
+Invariants: user code runs before the claim is answered only for attempt 1 of a request that was published and
+delivered for the first time (nothing can have run before it); it leaves the worker's list only after its last
+record was acknowledged, or because it does not hold the claim; control that names another nonce is not for it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal
+
+from runtara.infra.logs import logger
+from runtara.infra.pull import PulledMsg
+from runtara.protocol.errors import RuntaraError
+from runtara.protocol.messages import (
+    CancelControl,
+    ClaimAnswer,
+    Claimed,
+    Control,
+    PauseControl,
+    Resolved,
+    ResumeControl,
+    RunRequest,
+    Superseded,
+)
+from runtara.protocol.records import Suspended
+
+from .claims import Claim
+from .execution import Execution
+from .outlet import JournalOutlet
+from .workflow import Workflow
+
+log = logger("worker")
+
+HISTORY_RETRY_SECONDS: Final = 1.0
+AnyWorkflow = Workflow[..., object]
+Take = Callable[[PulledMsg, Callable[[ClaimAnswer], None]], Claim]
+History = Callable[[Claimed], Awaitable[Claimed]]
+
+
+class Resident:
+    """Made for a run request; `on_left` is called once, when nothing of it is left in this process."""
+
+    __slots__ = (
+        "_execution", "_fetching", "_history", "_left", "_on_left", "_outlet", "_task", "_workflow",
+        "claim", "confirmed", "is_draining", "request",
+    )  # fmt: skip
+
+    def __init__(
+        self, workflow: AnyWorkflow, request: RunRequest, outlet: Callable[["Resident"], JournalOutlet], *,
+        history: History, on_left: Callable[["Resident"], None],
+    ) -> None:  # fmt: skip
+        self._workflow = workflow
+        self._history = history
+        self._on_left = on_left
+        self._execution: Execution | None = None
+        self._fetching: asyncio.Future[None] | None = None
+        self._task: asyncio.Future[None] | None = None
+        self._left = False
+        self.request = request
+        self.claim: Claim | None = None
+        self.confirmed = False
+        self.is_draining = False
+        self._outlet = outlet(self)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.request.instance, self.request.attempt
+
+    def begin(self, claim: Claim, *, delivered: int) -> None:
+        """The claim is on its way; start at once if nobody can have run this attempt before."""
+        self.claim = claim
+        request = self.request
+        if request.attempt == 1 and request.first and delivered == 1:
+            self._run(None)
+
+    def on_answer(self, answer: ClaimAnswer) -> None:
+        if isinstance(answer, Superseded):
+            self.stop("superseded", answer.reason)
+        elif answer.more:
+            self._fetching = asyncio.ensure_future(self._fetch_history(answer))
+        else:
+            self._on_claimed(answer)
+
+    def on_control(self, control: Control) -> bool:
+        """Obey; False if it is for another claim."""
+        claim = self.claim
+        if claim is None or control.nonce != claim.nonce:
+            return False
+        execution = self._execution
+        match control:
+            case Superseded():
+                self.stop("superseded", control.reason)
+            case CancelControl():
+                self.stop("cancel", control.reason or "")
+            case PauseControl():
+                self.stop("pause")
+            case ResumeControl():
+                if execution is not None:
+                    execution.resume()
+            case Resolved():
+                pass  # nothing parks yet
+        return True
+
+    def stop(self, why: Literal["pause", "cancel", "superseded", "drain"], reason: str = "") -> None:
+        """Without an execution only `superseded` means something: an answer still to come tells the rest."""
+        if self._execution is not None:
+            self._execution.stop(why, reason)
+        elif why == "superseded":
+            self._leave()
+
+    def drain(self) -> None:
+        """Suspend for somebody else to go on; a second time: at once."""
+        self.is_draining = True
+        self.stop("drain")
+
+    def abandon(self) -> None:
+        """There is no more time: leave as it is."""
+        if self._task is not None:
+            self._task.cancel()
+        self._leave()
+
+    def _on_claimed(self, claimed: Claimed) -> None:
+        self.confirmed = True
+        if self._execution is not None:
+            self._execution.confirm(claimed)
+        elif self.is_draining:
+            self._spawn(self._hand_back())
+        elif not self._left:
+            self._run(claimed)
+
+    def _run(self, claimed: Claimed | None) -> None:
+        request, claim = self.request, self.claim
+        if claim is None:
+            raise RuntimeError("an attempt cannot run before it is claimed")
+        self._execution = Execution(
+            self._workflow,
+            tenant=request.tenant,
+            instance=request.instance,
+            attempt=request.attempt,
+            nonce=claim.nonce,
+            input=claimed.input if claimed else request.input,
+            options=claimed.options if claimed else request.options,
+            labels=claimed.labels if claimed else request.labels,
+            outlet=self._outlet,
+            claim=claimed,
+        )
+        self._spawn(self._host(self._execution))
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        self._task = asyncio.ensure_future(work)
+
+    async def _host(self, execution: Execution) -> None:
+        try:
+            await execution.run()
+        except Exception:  # a bug of ours: the instance is dropped, and the platform notices that nobody hosts it
+            log.exception("execution_failed", instance=self.request.instance, attempt=self.request.attempt)
+        finally:
+            self._leave()
+
+    async def _fetch_history(self, claimed: Claimed) -> None:
+        while not self._left:
+            try:
+                complete = await self._history(claimed)
+            except RuntaraError as exc:
+                log.warning("history_delayed", instance=claimed.instance, reason=str(exc))
+                await asyncio.sleep(HISTORY_RETRY_SECONDS)
+            else:
+                self._on_claimed(complete)
+                return
+
+    async def _hand_back(self) -> None:
+        instance, attempt = self.key
+        nonce = self.claim.nonce if self.claim else ""
+        try:
+            await self._outlet.send(
+                Suspended(instance=instance, attempt=attempt, nonce=nonce, seq=1, reason="released")
+            )
+        except RuntaraError:
+            log.debug("hand_back_failed", instance=instance, exc_info=True)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        if not self._left:
+            self._left = True
+            self._on_left(self)

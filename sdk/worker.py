@@ -1,0 +1,304 @@
+"""The worker: a process (or a part of one) that hosts instances.
+
+It registers what it can run, pulls run requests as long as it has slots, claims each attempt, runs it, and
+routes what the engine tells it. One task per instance; everything that many instances need now and then
+(claims sent again, requests kept alive, commits asked for) is one sweep.
+
+Invariants: a worker id is new at each start of a worker; it asks for no more requests than it has free slots;
+a draining worker takes nothing; without a NATS connection for a whole lease it ends its attempts, because
+another worker may have them by now. Order of leaving: stop intake, finish or release instances, flush the
+journal writer, close the connections.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from nats.aio.msg import Msg
+
+from runtara.infra.lifetime import Service
+from runtara.infra.logs import logger
+from runtara.infra.pull import ConsumerLost, PulledMsg, PullLoop
+from runtara.infra.settings import Settings
+from runtara.infra.writer import JournalWriter
+from runtara.protocol.errors import RuntaraError, Unavailable
+from runtara.protocol.ids import new_token
+from runtara.protocol.limits import LEASE_SECONDS
+from runtara.protocol.messages import (
+    Claimed,
+    Control,
+    Heartbeat,
+    RegisterReply,
+    RegisterRequest,
+    Registration,
+    RunRequest,
+)
+
+from .claims import Claims, with_all_memos
+from .connection import Connection, connect_bus
+from .discovery import Code
+from .heartbeat import BEAT_SECONDS, Heartbeats, Pulse, Residence
+from .link import Link
+from .outlet import Commits, JournalOutlet
+from .resident import AnyWorkflow, Resident
+
+log = logger("worker")
+
+KIND: Final = "pool"
+PULL_EXPIRES_SECONDS: Final = 2.0  # a stopped worker swallows deliveries for no longer than this
+REGISTER_RETRY_SECONDS: Final = 0.5
+LEAVE_SECONDS: Final = 5.0  # after the grace, for last records to be acknowledged
+FLUSH_SECONDS: Final = 2.0
+LISTS_AFTER_LOSS: Final = 3
+_request_decoder = msgspec.json.Decoder(RunRequest)
+_control_decoder: msgspec.json.Decoder[Control] = msgspec.json.Decoder(Control)
+
+
+class Worker(Service):
+    """Hosts the workflows of `code`. Enter it as a context manager; `failed()` raises what ended it."""
+
+    def __init__(self, settings: Settings, code: Code, *, supervisor: int | None = None) -> None:
+        self.id = f"w-{new_token()}"
+        super().__init__(f"worker {self.id}")
+        self._settings = settings
+        self._code = code
+        self._supervisor = supervisor
+        self._workflows: dict[str, AnyWorkflow] = {workflow.name: workflow for workflow in code.workflows}
+        self._residents: dict[tuple[str, int], Resident] = {}
+        self._loops: dict[str, PullLoop] = {}
+        self._intakes: list[asyncio.Task[None]] = []
+        self._consumers: dict[str, str] = {}
+        self._stream = ""
+        self._pulse = Pulse()
+        self._draining = False
+        self._connected_at = 0.0
+        self.ignored = 0
+
+    @property
+    def workflows(self) -> tuple[str, ...]:
+        """The ids of what it hosts."""
+        return tuple(self._workflows)
+
+    # life
+
+    async def open(self) -> None:
+        self._link = Link(self._supervisor, on_lost=self._on_supervisor_lost)
+        self._stack.callback(self._link.close)
+        settings = self._settings
+        self._connection = await self.enter(
+            await Connection.open(settings, user=self.id, name=f"runtara {self.id}", patience=None)
+        )
+        bus, subjects, tenant = self._connection.bus, self._connection.subjects, self._connection.tenant
+        self._loop = asyncio.get_running_loop()
+        self._left = asyncio.Event()
+        self._writer = JournalWriter(
+            bus, lambda partition: subjects.worker_reports(partition, tenant, self.id), on_fatal=self._on_fatal
+        )
+        self._stack.push_async_callback(self._writer.close)
+        self._claims = Claims(self._connection, self._writer, self.id)
+        self._commits = Commits(self._connection)
+        self._stack.push_async_callback(self._commits.close)
+        await self._claims.open()
+        await self._commits.open()
+        await bus.subscribe(subjects.control(tenant, self.id), self._on_control)
+        await self.enter(self._heartbeats())
+        await self._register()
+        self._connected_at = self._loop.time()
+        self.spawn(self._sweep(), "sweep")
+        self.spawn(self._claims.acknowledge(), "acknowledge")
+        self._link.ready(self.id, self._workflows)
+        self._intakes = [self.spawn(self._intake(name), f"intake {name}", may_end=True) for name in self._workflows]
+
+    async def drain(self) -> None:
+        """Take nothing new, let steps in flight finish within the grace, suspend the rest, flush."""
+        self._draining = True
+        log.info("draining", worker=self.id, instances=len(self._residents))
+        await self._stop_intake()
+        await self._drain_residents(self._settings.drain_seconds)
+        await self._drain_residents(LEAVE_SECONDS)
+        for resident in list(self._residents.values()):
+            log.warning("instance_abandoned", instance=resident.request.instance, attempt=resident.request.attempt)
+            resident.abandon()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await self._claims.release()
+                await self._writer.flush()
+
+    async def _stop_intake(self) -> None:
+        for intake in self._intakes:
+            intake.cancel()
+        await asyncio.gather(*self._intakes, return_exceptions=True)
+
+    async def _drain_residents(self, seconds: float) -> None:
+        for resident in list(self._residents.values()):
+            resident.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._residents:
+                    self._left.clear()
+                    await self._left.wait()
+
+    def _on_fatal(self, error: RuntaraError) -> None:
+        """The journal is lost to us: nothing that runs here can be recorded any more."""
+        self._stop_all(str(error))
+        self.fail(error)
+
+    def _on_supervisor_lost(self) -> None:
+        self.fail(Unavailable(reason="the supervisor of this worker is gone"))
+
+    # what it can run
+
+    async def _register(self) -> None:
+        request = RegisterRequest(worker=self.id, workflows=self._registrations())
+        while True:
+            try:
+                reply = await self._connection.call("register", request, RegisterReply)
+            except Unavailable as exc:
+                log.warning("registration_delayed", reason=str(exc))
+                await asyncio.sleep(REGISTER_RETRY_SECONDS)
+            else:
+                self._consumers, self._stream = reply.consumers, reply.stream
+                return
+
+    def _registrations(self) -> list[Registration]:
+        version = self._code.version
+        return [workflow.registration(code_version=version, kind=KIND) for workflow in self._workflows.values()]
+
+    def _heartbeats(self) -> Heartbeats:
+        settings, subjects = self._settings, self._connection.subjects
+        heartbeat = Heartbeat(worker=self.id, kind=KIND, code_version=self._code.version, capacity=settings.concurrency)
+        return Heartbeats(
+            lambda: connect_bus(settings, user=f"{self.id}-h", name=f"runtara {self.id} heartbeats"),
+            subjects.heartbeat(self._connection.tenant, self.id),
+            self._pulse,
+            heartbeat,
+            on_failure=lambda error: self._loop.call_soon_threadsafe(self.fail, error),
+        )
+
+    # taking
+
+    def _credit(self) -> int:
+        """How many requests one workflow's loop may have asked for: its share of the free slots."""
+        free = min(self._settings.concurrency, self._settings.max_resident) - len(self._residents)
+        if free <= 0 or self._draining:
+            return 0
+        return max(1, free // len(self._workflows))
+
+    async def _intake(self, name: str) -> None:
+        while True:
+            loop = PullLoop(
+                self._connection.bus,
+                stream=self._stream,
+                consumer=self._consumers[name],
+                credit=self._credit,
+                expires=PULL_EXPIRES_SECONDS,
+            )
+            try:
+                await self._take_from(name, loop)
+            except ConsumerLost as exc:
+                log.warning("consumer_lost", workflow=name, reason=str(exc))
+            await asyncio.sleep(REGISTER_RETRY_SECONDS)
+            await self._register()
+
+    async def _take_from(self, name: str, loop: PullLoop) -> None:
+        async with loop:
+            self._loops[name] = loop
+            try:
+                while True:
+                    for msg in await loop.take(self._settings.concurrency):
+                        await self._take(msg)
+            finally:
+                del self._loops[name]
+                for msg in await loop.drain():
+                    await msg.nak()
+
+    async def _take(self, msg: PulledMsg) -> None:
+        try:
+            request = _request_decoder.decode(msg.data)
+        except msgspec.MsgspecError as exc:
+            log.error("run_request_unreadable", subject=msg.subject, reason=str(exc))
+            await msg.term()
+            return
+        key = (request.instance, request.attempt)
+        if key in self._residents:
+            if not self._claims.take_again(*key, msg):
+                await msg.ack()
+            return
+        workflow = self._workflows.get(request.workflow)
+        if workflow is None or request.tenant != self._connection.tenant:
+            await msg.term()
+        elif self._draining or len(self._residents) >= self._settings.concurrency:
+            await msg.nak()
+        else:
+            self._host(workflow, request, msg)
+
+    def _host(self, workflow: AnyWorkflow, request: RunRequest, msg: PulledMsg) -> None:
+        resident = Resident(workflow, request, self._outlet, history=self._history, on_left=self._on_left)
+        self._residents[resident.key] = resident
+        self._link.hosts(request.instance, request.attempt)
+        claim = self._claims.take(request.instance, request.attempt, msg, resident.on_answer)
+        resident.begin(claim, delivered=msg.delivered)
+
+    def _outlet(self, resident: Resident) -> JournalOutlet:
+        return JournalOutlet(
+            self._connection,
+            self._writer,
+            self._commits,
+            self._connection.partition(resident.request.instance),
+            lambda reason: resident.stop("superseded", reason),
+        )
+
+    async def _history(self, claimed: Claimed) -> Claimed:
+        return await with_all_memos(self._connection, claimed)
+
+    def _on_left(self, resident: Resident) -> None:
+        self._residents.pop(resident.key, None)
+        if resident.claim is not None:
+            self._claims.give_up(resident.claim)
+        self._link.left(*resident.key)
+        self._left.set()
+        for loop in self._loops.values():
+            loop.wake()
+
+    # what it is told
+
+    def _on_control(self, msg: Msg) -> None:
+        try:
+            control = _control_decoder.decode(msg.data)
+        except msgspec.MsgspecError:
+            self.ignored += 1
+            return
+        resident = self._residents.get((control.instance, control.attempt))
+        if resident is None or not resident.on_control(control):
+            self.ignored += 1
+
+    # now and then
+
+    async def _sweep(self) -> None:
+        while True:
+            self._pulse.beat(self._hosted())
+            self._watch_connection()
+            await self._claims.sweep()
+            self._commits.sweep()
+            self._link.flush()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def _hosted(self) -> Iterable[Residence]:
+        for (instance, attempt), resident in self._residents.items():
+            if resident.confirmed and resident.claim is not None:
+                yield instance, attempt, resident.claim.nonce
+
+    def _watch_connection(self) -> None:
+        now = self._loop.time()
+        if self._connection.bus.is_connected:
+            self._connected_at = now
+        elif now - self._connected_at > LEASE_SECONDS and self._residents:
+            self._stop_all(f"no connection to NATS for {LEASE_SECONDS} s")
+            self._pulse.want_lists(LISTS_AFTER_LOSS)
+
+    def _stop_all(self, reason: str) -> None:
+        log.warning("instances_stopped", count=len(self._residents), reason=reason)
+        for resident in list(self._residents.values()):
+            resident.stop("superseded", reason)

@@ -1,0 +1,39 @@
+"""What all tests share: real servers (one NATS and one Postgres a session, or a pytest-xdist worker) and a
+deployment of its own for each test, so that tests never see each other."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from runtara.infra.settings import Settings
+from tests.support.servers import SessionServers, data_folder
+
+_JOURNAL_BYTES = 64 * 1024 * 1024  # the server reserves it for each stream
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[SessionServers]:
+    """NATS and Postgres, started when the first test asks for them."""
+    with data_folder() as folder, SessionServers(folder / "data") as servers:
+        yield servers
+
+
+@pytest.fixture
+def deployment() -> str:
+    """A deployment's name that nobody else uses."""
+    return f"t{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def settings(servers: SessionServers, deployment: str) -> Iterator[Settings]:
+    """Settings for a deployment of the test's own on the session's servers; both are cleaned up afterwards."""
+    yield Settings(
+        deployment=deployment,
+        nats_url=servers.nats_url,
+        nats_user=servers.nats_user,
+        nats_password=servers.nats_password,
+        database_url=servers.database_url,
+        journal_max_bytes=_JOURNAL_BYTES,
+    )
+    servers.run(servers.forget(deployment))

@@ -1,0 +1,85 @@
+"""Real servers for a whole test session, in a thread of their own, so that they outlive each test's event loop."""
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+import nats
+from nats.js.errors import NotFoundError
+
+from runtara.compose.embedded import EmbeddedServers
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def data_folder() -> Iterator[Path]:
+    """A new folder that every user may pass through (pytest's own are closed to `nobody`)."""
+    folder = Path(tempfile.mkdtemp(prefix="runtara-test-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class SessionServers:
+    """Embedded servers, run by a loop in a background thread. They are restarted when a test kills them."""
+
+    def __init__(self, data: Path) -> None:
+        self._embedded = EmbeddedServers(data)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="session-servers", daemon=True)
+
+    def __enter__(self) -> "SessionServers":
+        self._thread.start()
+        self.run(self._embedded.__aenter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run(self._embedded.__aexit__(None, None, None))
+        self.run(self._loop.shutdown_asyncgens())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the servers' loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=60)
+
+    @property
+    def nats_url(self) -> str:
+        return self._embedded.nats_url
+
+    @property
+    def nats_user(self) -> str:
+        return self._embedded.nats_user
+
+    @property
+    def nats_password(self) -> str:
+        return self._embedded.nats_password
+
+    @property
+    def database_url(self) -> str:
+        return self._embedded.database_url
+
+    async def forget(self, deployment: str) -> None:
+        """Delete a deployment's streams and its schema: hundreds of tests share these servers."""
+        connection = await nats.connect(
+            self.nats_url, user=self.nats_user, password=self.nats_password, allow_reconnect=False
+        )
+        jetstream = connection.jetstream()
+        with contextlib.suppress(NotFoundError):
+            for info in await jetstream.streams_info():
+                if info.config.name and info.config.name.startswith(f"{deployment.upper()}-"):
+                    await jetstream.delete_stream(info.config.name)
+        await connection.close()
+        database = await asyncpg.connect(self.database_url)
+        await database.execute(f'DROP SCHEMA IF EXISTS "{deployment}" CASCADE')
+        await database.close()
