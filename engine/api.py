@@ -70,6 +70,7 @@ class Api:
             await self._add(verb, f"{name}.api.*.{verb}", handler)
         for verb, handler in self._instance_verbs().items():
             await self._add(f"instance-{verb}", f"{name}.api.*.*.{verb}", handler)
+        await self._platform.bus.flush()  # from now on the server knows us
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -6,21 +6,25 @@ whoever asked asks again). Run requests that the queue has are evidence, handed 
 """
 
 import asyncio
+import contextlib
+import itertools
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
+from nats.aio.msg import Msg
 
-from runtara.infra.bus import Bus, JetStreamError, NotAcknowledged, PublishRefused
+from runtara.infra.bus import STREAM_FULL, Bus, JetStreamError, ack_decoder
 from runtara.protocol.errors import RuntaraError
 from runtara.protocol.subjects import Subjects
 
 log = logging.getLogger("runtara.dispatch")
 
 MAX_QUEUED: Final = 50_000
-MAX_IN_FLIGHT: Final = 64  # acknowledged publishes under way; the server stores them one after another anyway
+MAX_IN_FLIGHT: Final = 1_024  # publishes whose acknowledgement is under way
 PUBLISH_TIMEOUT_SECONDS: Final = 5.0
 
 
@@ -35,14 +39,20 @@ class RunDue(msgspec.Struct, frozen=True):
 
 
 class RunQueue:
-    """Publishes run requests; `on_queued` gets those that the queue certainly has."""
+    """Publishes run requests; `on_queued` gets those that the queue certainly has.
+
+    Not through `publish_acked`: a task and a timer for each of thousands a second cost more than the publish. What is
+    not acknowledged in time is forgotten here, and repeated by the sweeper. An async context manager.
+    """
 
     def __init__(self, bus: Bus, on_queued: Callable[[RunDue], None]) -> None:
         self._bus = bus
         self._on_queued = on_queued
         self._waiting: deque[RunDue] = deque()
+        self._in_flight: dict[str, tuple[RunDue, float]] = {}
+        self._ids = itertools.count()
+        self._inbox = bus.new_inbox()
         self._arrived = asyncio.Event()
-        self._free = asyncio.Semaphore(MAX_IN_FLIGHT)
 
     def put(self, due: RunDue) -> None:
         if len(self._waiting) < MAX_QUEUED:
@@ -50,27 +60,43 @@ class RunQueue:
             self._arrived.set()
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
+        subscription = await self._bus.subscribe(f"{self._inbox}.*", self._on_acknowledged)
+        try:
             while True:
+                await self._wait()
+                while self._waiting and len(self._in_flight) < MAX_IN_FLIGHT:
+                    await self._publish(self._waiting.popleft())
+        finally:
+            if not self._bus.nats.is_closed:
+                await subscription.unsubscribe()
+
+    async def _wait(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
                 await self._arrived.wait()
-                self._arrived.clear()
-                while self._waiting:
-                    await self._free.acquire()
-                    group.create_task(self._publish(self._waiting.popleft()), name="run request")
+        self._arrived.clear()
+        limit = time.monotonic() - PUBLISH_TIMEOUT_SECONDS
+        for token in [token for token, (_, sent) in self._in_flight.items() if sent < limit]:
+            del self._in_flight[token]
 
     async def _publish(self, due: RunDue) -> None:
-        try:
-            await self._bus.publish_acked(due.subject, due.payload, timeout=PUBLISH_TIMEOUT_SECONDS)
-        except PublishRefused as exc:
-            if not exc.is_full:
-                log.warning("run_request_refused", extra={"reason": str(exc)})
-                return
-        except NotAcknowledged as exc:
-            log.debug("run_request_not_acknowledged", extra={"reason": str(exc)})
+        token = str(next(self._ids))
+        self._in_flight[token] = (due, time.monotonic())
+        await self._bus.publish(due.subject, due.payload, reply=f"{self._inbox}.{token}")
+
+    def _on_acknowledged(self, msg: Msg) -> None:
+        found = self._in_flight.pop(msg.subject[len(self._inbox) + 1 :], None)
+        if found is None:
             return
-        finally:
-            self._free.release()
-        self._on_queued(due)
+        if self._waiting:
+            self._arrived.set()
+        if not msg.data:  # no responders: the stream is not there
+            return
+        error = ack_decoder.decode(msg.data).error
+        if error is None or error.err_code == STREAM_FULL:  # "full" for one subject: it is there already
+            self._on_queued(found[0])
+        else:
+            log.warning("run_request_refused", extra={"reason": error.description})
 
 
 class Mouth:

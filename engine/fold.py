@@ -8,6 +8,7 @@ Invariants: offsets have no gaps; the clock is the journal's and never runs back
 last `owner` record before them in the journal; no input makes it raise.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final
@@ -15,10 +16,10 @@ from typing import Final
 import msgspec
 
 from runtara.engine.lifecycle import Claim, State, check_envelope, decide, outbox_commands
-from runtara.projections.instances import InstanceRow, project
+from runtara.projections.instances import InstanceRow, only_grew, project
 from runtara.protocol.chain import Link, event_hash, next_head
 from runtara.protocol.errors import RuntaraError, UnknownWorkflow, WireError
-from runtara.protocol.events import AnyEvent, AttemptLost, encode_data
+from runtara.protocol.events import AnyEvent, AttemptLost, CheckpointSaved, encode_data
 from runtara.protocol.frames import Rejection, encode_record
 from runtara.protocol.ids import partition_of
 from runtara.protocol.limits import MAX_REJECTED_BYTES
@@ -102,6 +103,16 @@ class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
     record: bytes
 
 
+class TimerChanges(msgspec.Struct, frozen=True):
+    """What a fold did to timers: (tenant, instance, id, due) of new ones, (tenant, instance, id) of gone ones."""
+
+    added: list[tuple[str, str, int, int]]
+    dropped: list[tuple[str, str, int]]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.dropped)
+
+
 class Fold:
     """`rows` holds every existing instance that the frames name; it is changed in place as the fold goes on."""
 
@@ -134,6 +145,28 @@ class Fold:
     @property
     def changed(self) -> dict[Id, InstanceRow]:
         return {id: self.rows[id] for id in self.before}
+
+    @property
+    def reshaped(self) -> list[InstanceRow]:
+        """Rows to be written whole."""
+        return [self.rows[id] for id, before in self.before.items() if not only_grew(before, self.rows[id])]
+
+    @property
+    def grown(self) -> list[InstanceRow]:
+        """Rows of which only the fold moved on."""
+        return [self.rows[id] for id, before in self.before.items() if only_grew(before, self.rows[id])]
+
+    @functools.cached_property
+    def timers(self) -> TimerChanges:
+        """Asked for when the fold is finished."""
+        changes = TimerChanges([], [])
+        for id, row in self.before.items():
+            old = row.state.timers if row is not None else {}
+            new = self.rows[id].state.timers
+            if old is not new:
+                changes.added.extend((*id, version, new[version].due_us) for version in new if version not in old)
+                changes.dropped.extend((*id, version) for version in old if version not in new)
+        return changes
 
     def frame(self, frame: Frame) -> None:
         self._clock = max(self._clock, frame.time_us)
@@ -223,7 +256,7 @@ class Fold:
         return decision.error
 
     def _with_registration(self, tenant: str, record: Start) -> tuple[Start, RuntaraError | None]:
-        """The start with its workflow's options written into it: the log must hold them, whatever is registered later."""
+        """The start with its workflow's options in it: the log must hold them, whatever is registered later."""
         known = self.context.workflows.get((tenant, record.workflow))
         if known is None:
             return record, UnknownWorkflow(workflow=record.workflow, hint=self._nearest(tenant, record.workflow))
@@ -301,10 +334,9 @@ class Fold:
         for event in events:
             before = row.state if row is not None else None
             row = self._append_one(id, row, event, record.at, command, actor)
-            self._note_loss(id, before, row.state, event, record)
-            posts = outbox_commands(before, event, row.state, *id)
-            if posts:
-                self._post(posts, id[0])
+            if type(event) is not CheckpointSaved:  # the hot path: it neither ends a claim nor commands anybody
+                self._note_loss(id, before, row.state, event, record)
+                self._post(outbox_commands(before, event, row.state, *id), id[0])
             command = None
         assert row is not None
         self.rows[id] = row
@@ -399,12 +431,3 @@ class Fold:
                 at=self._clock,
             )
         )
-
-
-def timer_changes(before: State | None, after: State) -> tuple[list[tuple[int, int]], list[int]]:
-    """What a fold did to an instance's timers: (id, due) of new ones, ids of those that are gone."""
-    old = before.timers if before is not None else {}
-    if old is after.timers:
-        return [], []
-    added = [(id, timer.due_us) for id, timer in after.timers.items() if id not in old]
-    return added, [id for id in old if id not in after.timers]

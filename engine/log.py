@@ -4,7 +4,7 @@ Invariants: one transaction a batch, whose first statement moves the cursor unde
 row, nothing is written and `PartitionLost` is raised. What is read for decisions is read from the primary.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import asyncpg
@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from runtara.engine.lifecycle import State, effects, is_failure, needs_keys, recorded_keys, with_keys
 from runtara.infra.postgres import PgConnection
-from runtara.projections.instances import InstanceRow, columns
+from runtara.projections.instances import InstanceRow, columns, grown_columns
 from runtara.protocol.errors import PartitionLost, WireError
 from runtara.protocol.events import MEMO_TYPES, AnyEvent, decode_event
 from runtara.protocol.limits import OWNER_LEASE_SECONDS
@@ -21,9 +21,10 @@ from runtara.protocol.messages import Memo
 
 from . import sql
 from .cache import Id
-from .fold import CommandId, Fold, Position, timer_changes
+from .fold import CommandId, Fold, Position
 from .streams import Anchor, Fingerprint
 
+SMALL_BATCH_EVENTS: Final = 128
 ROWS_AT_ONCE: Final = 1_000
 MEMO_OVERHEAD_BYTES: Final = 120  # of a memo in JSON, besides key and data
 
@@ -41,7 +42,7 @@ class Ownership(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def take_over(connection: PgConnection, partition: int, token: str) -> Ownership | None:
-    """Become the owner if nobody's lease runs. Waits for a commit in flight, so the cursor read here is the last one."""
+    """Become the owner if nobody's lease runs. Waits for a commit in flight, so the cursor read here is the last."""
     row = await connection.fetchrow(sql.TAKE_OVER, partition, token, float(OWNER_LEASE_SECONDS))
     if row is None:
         return None
@@ -130,9 +131,26 @@ async def repeated_commands(connection: PgConnection, asked: Sequence[CommandId]
 
 async def commit(connection: PgConnection, ownership: Ownership, fold: Fold, *, before: Anchor, after: Anchor) -> None:
     """Write a fold. Raises `PartitionLost` if the partition is no longer ours, or no longer at `before`."""
+    if 0 < len(fold.events) <= SMALL_BATCH_EVENTS and not fold.outbox and not fold.rejected and not fold.timers:
+        await _commit_small(connection, ownership, fold, before, after)
+        return
     async with connection.transaction():
         await _advance(connection, ownership, fold.position, before, after)
         await _write(connection, ownership.partition, fold)
+
+
+async def _commit_small(
+    connection: PgConnection, ownership: Ownership, fold: Fold, before: Anchor, after: Anchor
+) -> None:
+    moved = await connection.fetchval(
+        sql.COMMIT_SMALL,
+        *_advance_parameters(ownership, fold.position, before, after),
+        *_transposed(fold.events, len(sql.EVENT_COLUMNS)),
+        *_transposed([columns(row) for row in fold.reshaped], len(sql.INSTANCE_COLUMNS)),
+        *_transposed([grown_columns(row) for row in fold.grown], len(sql.GROWN_COLUMNS)),
+    )
+    if moved is None:
+        raise PartitionLost(partition=ownership.partition)
 
 
 async def try_commit(connection: PgConnection, ownership: Ownership, fold: Fold, *, before: Anchor) -> None:
@@ -149,9 +167,14 @@ async def try_commit(connection: PgConnection, ownership: Ownership, fold: Fold,
 async def _advance(
     connection: PgConnection, ownership: Ownership, position: Position, before: Anchor, after: Anchor
 ) -> None:
+    moved = await connection.fetchval(sql.ADVANCE, *_advance_parameters(ownership, position, before, after))
+    if moved is None:
+        raise PartitionLost(partition=ownership.partition)
+
+
+def _advance_parameters(ownership: Ownership, position: Position, before: Anchor, after: Anchor) -> tuple[object, ...]:
     mark = after.fingerprint
-    moved = await connection.fetchval(
-        sql.ADVANCE,
+    return (
         ownership.partition,
         ownership.token,
         before.cursor,
@@ -164,16 +187,18 @@ async def _advance(
         position.journal_owner,
         float(OWNER_LEASE_SECONDS),
     )
-    if moved is None:
-        raise PartitionLost(partition=ownership.partition)
 
 
 async def _write(connection: PgConnection, partition: int, fold: Fold) -> None:
     if fold.events:
-        await connection.copy_records_to_table("events", records=fold.events, columns=sql.EVENT_COLUMNS)
-    changed = fold.changed
-    if changed:
-        await _upsert(connection, changed.values())
+        await connection.copy_records_to_table("events", records=fold.events, columns=list(sql.EVENT_COLUMNS))
+    if fold.reshaped:
+        rows = [columns(row) for row in fold.reshaped]
+        await connection.execute(sql.UPSERT_INSTANCES, *_transposed(rows, len(sql.INSTANCE_COLUMNS)))
+    if fold.grown:
+        rows = [grown_columns(row) for row in fold.grown]
+        await connection.execute(sql.UPDATE_GROWN, *_transposed(rows, len(sql.GROWN_COLUMNS)))
+    if fold.timers:
         await _write_timers(connection, partition, fold)
     if fold.outbox:
         await connection.execute(
@@ -191,27 +216,24 @@ async def _write(connection: PgConnection, partition: int, fold: Fold) -> None:
         )
 
 
-async def _upsert(connection: PgConnection, rows: Iterable[InstanceRow]) -> None:
-    await connection.execute(sql.UPSERT_INSTANCES, *map(list, zip(*map(columns, rows), strict=True)))
+def _transposed(rows: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:
+    """Rows as columns, as `unnest` takes them."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
 
 
 async def _write_timers(connection: PgConnection, partition: int, fold: Fold) -> None:
-    added: list[tuple[str, str, int, int, int]] = []
-    dropped: list[tuple[str, str, int]] = []
-    for (tenant, instance), before in fold.before.items():
-        new, gone = timer_changes(before.state if before is not None else None, fold.rows[tenant, instance].state)
-        added.extend((tenant, instance, id, partition, due) for id, due in new)
-        dropped.extend((tenant, instance, id) for id in gone)
-    if dropped:
-        await connection.execute(sql.DROP_TIMERS, *map(list, zip(*dropped, strict=True)))
-    if added:
-        await connection.execute(sql.ADD_TIMERS, *map(list, zip(*added, strict=True)))
+    timers = fold.timers
+    if timers.dropped:
+        await connection.execute(sql.DROP_TIMERS, *map(list, zip(*timers.dropped, strict=True)))
+    if timers.added:
+        tenants, instances, versions, due = map(list, zip(*timers.added, strict=True))
+        await connection.execute(sql.ADD_TIMERS, tenants, instances, versions, [partition] * len(due), due)
 
 
 async def memos(
     connection: PgConnection, tenant: str, instance: str, state: State, *, after: int, up_to: int, max_bytes: int
 ) -> tuple[list[Memo], bool]:
-    """The memos of an instance with `after < version <= up_to`, at most about `max_bytes`, and whether there are more."""
+    """The memos with `after < version <= up_to`, at most about `max_bytes`, and whether there are more."""
     forgotten = await _forgotten(connection, tenant, instance, state)
     page: list[Memo] = []
     size = 0

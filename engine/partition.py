@@ -197,7 +197,7 @@ class Tenure:
         await self._commit([await self._without_culprits(frame)])
 
     async def _without_culprits(self, frame: Frame) -> Frame:
-        """The frame with each record that cannot be committed replaced by its rejection, and by what ends its attempt."""
+        """The frame with each uncommittable record replaced by its rejection, and by what ends its attempt."""
         rejections = list(frame.rejections)
         kept: list[WireRecord | Unreadable] = []
         for record in frame.records:

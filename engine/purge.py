@@ -72,7 +72,7 @@ class Purger:
         return keep
 
     def _small_enough(self, excess: int) -> int:
-        """A committed sequence up to which at least `excess` bytes are. Without marks that reach so far: all committed."""
+        """A committed sequence with at least `excess` bytes before it; where no mark reaches so far, all committed."""
         base = self._marks[0][2] if self._marks else 0
         for _, cursor, size in self._marks:
             if size - base >= excess:

@@ -30,11 +30,14 @@ async def create_deployment(settings: Settings, bus: Bus) -> str:
     """
     database_url = settings.require_database_url()
     await migrate(database_url, settings.deployment)
-    async with await open_pool(database_url, settings.deployment, size=2) as pool:
-        async with pool.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"runtara {settings.deployment}")
-            deployment_id, partitions = await _identity(connection, settings)
-            await _streams(connection, bus, settings, deployment_id, partitions)
+    async with (
+        await open_pool(database_url, settings.deployment, size=2) as pool,
+        pool.acquire() as connection,
+        connection.transaction(),
+    ):
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"runtara {settings.deployment}")
+        deployment_id, partitions = await _identity(connection, settings)
+        await _streams(connection, bus, settings, deployment_id, partitions)
     return deployment_id
 
 

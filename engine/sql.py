@@ -23,10 +23,11 @@ UPDATE partitions SET cursor = $4, fingerprint = $5, fingerprint_time = $6, cloc
 WHERE id = $1 AND owner = $2 AND cursor = $3 RETURNING id
 """
 
-EVENT_COLUMNS: Final = (
-    "partition", "offset", "tenant", "instance", "version", "type", "attempt", "key", "actor", "command", "at",
-    "recorded_at", "data", "hash",
-)  # fmt: skip
+EVENT_COLUMNS: Final = {
+    "partition": "int", "offset": "bigint", "tenant": "text", "instance": "text", "version": "int", "type": "text",
+    "attempt": "int", "key": "text", "actor": "text", "command": "text", "at": "bigint", "recorded_at": "bigint",
+    "data": "json", "hash": "bytea",
+}  # fmt: skip
 
 INSTANCE_COLUMNS: Final = {
     "tenant": "text", "instance": "text", "partition": "int", "workflow": "text", "status": "text", "version": "int",
@@ -35,11 +36,52 @@ INSTANCE_COLUMNS: Final = {
     "progress": "json", "state": "json", "hash": "bytea",
 }  # fmt: skip
 _FIXED: Final = {"tenant", "instance", "partition", "workflow", "parent", "labels", "created_at"}
-_ARRAYS: Final = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(INSTANCE_COLUMNS.values(), start=1))
 _UPDATES: Final = ", ".join(f"{name} = excluded.{name}" for name in INSTANCE_COLUMNS if name not in _FIXED)
-UPSERT_INSTANCES: Final = f"""
-INSERT INTO instances ({", ".join(INSTANCE_COLUMNS)}) SELECT * FROM unnest({_ARRAYS})
+
+
+def _arrays(columns: dict[str, str], first: int) -> str:
+    return ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(columns.values(), start=first))
+
+
+def _upsert_instances(first: int, condition: str = "") -> str:
+    return f"""
+INSERT INTO instances ({", ".join(INSTANCE_COLUMNS)})
+SELECT * FROM unnest({_arrays(INSTANCE_COLUMNS, first)}) {condition}
 ON CONFLICT (tenant, instance) DO UPDATE SET {_UPDATES}
+"""
+
+
+UPSERT_INSTANCES: Final = _upsert_instances(1)
+
+# Rows of which only the fold itself moved on: most of them, and (m) twice as fast as the upsert of all columns.
+GROWN_COLUMNS: Final = {
+    "tenant": "text", "instance": "text", "version": "int", "updated_at": "bigint", "state": "json", "hash": "bytea",
+}  # fmt: skip
+
+
+def _update_grown(first: int, condition: str = "") -> str:
+    return f"""
+UPDATE instances SET version = grown.version, updated_at = grown.updated_at, state = grown.state, hash = grown.hash
+FROM unnest({_arrays(GROWN_COLUMNS, first)}) AS grown ({", ".join(GROWN_COLUMNS)})
+WHERE instances.tenant = grown.tenant AND instances.instance = grown.instance {condition}
+"""
+
+
+UPDATE_GROWN: Final = _update_grown(1)
+
+# A whole small batch as one statement, hence one round trip and one transaction: (m) half the time of the same batch
+# as a transaction with COPY up to about a hundred events, worse from two hundred on.
+_EVENTS_FROM: Final = 11 + 1  # behind the parameters of ADVANCE
+_ROWS_FROM: Final = _EVENTS_FROM + len(EVENT_COLUMNS)
+_GROWN_FROM: Final = _ROWS_FROM + len(INSTANCE_COLUMNS)
+COMMIT_SMALL: Final = f"""
+WITH moved AS ({ADVANCE.strip()}), appended AS (
+    INSERT INTO events ({", ".join(f'"{name}"' for name in EVENT_COLUMNS)})
+    SELECT * FROM unnest({_arrays(EVENT_COLUMNS, _EVENTS_FROM)}) WHERE EXISTS (SELECT FROM moved)
+),
+projected AS ({_upsert_instances(_ROWS_FROM, "WHERE EXISTS (SELECT FROM moved)")}),
+grown AS ({_update_grown(_GROWN_FROM, "AND EXISTS (SELECT FROM moved)")})
+SELECT id FROM moved
 """
 
 ADD_TIMERS: Final = """
@@ -68,7 +110,9 @@ WHERE outbox.partition = $1 AND outbox."offset" = gone."offset" AND outbox.n = g
 
 ADD_REJECTED: Final = """
 INSERT INTO rejected (partition, sequence, subject, tenant, instance, code, reason, payload, at)
-SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[], $9::bigint[])
+SELECT $1, * FROM unnest(
+    $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[], $9::bigint[]
+)
 """
 
 LOAD_INSTANCES: Final = f"""

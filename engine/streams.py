@@ -38,6 +38,7 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
     allow_rollup_hdrs: bool = False
     allow_msg_ttl: bool = False
     sealed: bool = False
+    persist_mode: str = ""
     metadata: dict[str, str] = {}
 
 
@@ -94,7 +95,11 @@ def journal_config(
 
 
 def run_config(subjects: Subjects, *, deployment_id: str, replicas: int) -> StreamConfig:
-    """Publishing to the run queue means "make sure it is there": a second one of a subject is refused."""
+    """Publishing to the run queue means "make sure it is there": a second one of a subject is refused.
+
+    It is the one stream that need not be synced for each message (m: 39,000 publishes/s against 4,200): what it holds
+    is a function of the log, and the sweeper sends again what a power failure took.
+    """
     return StreamConfig(
         name=subjects.run_stream,
         subjects=subjects.run_subjects,
@@ -102,12 +107,14 @@ def run_config(subjects: Subjects, *, deployment_id: str, replicas: int) -> Stre
         discard_new_per_subject=True,
         max_msgs_per_subject=1,
         num_replicas=replicas,
+        persist_mode="async" if replicas == 1 else "",
         metadata={DEPLOYMENT_KEY: deployment_id},
     )
 
 
 async def create_stream(bus: Bus, config: StreamConfig) -> None:
-    await bus.jetstream(f"STREAM.CREATE.{config.name}", config)
+    given = {name: value for name, value in msgspec.structs.asdict(config).items() if value != ""}
+    await bus.jetstream(f"STREAM.CREATE.{config.name}", given)
 
 
 async def stream_info(bus: Bus, name: str) -> StreamInfo | None:
@@ -159,7 +166,7 @@ class Anchor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def check_anchor(bus: Bus, stream: str, anchor: Anchor) -> StreamInfo:
-    """Raise `JournalMismatch`, saying what is missing, unless the journal is the one that was folded up to the cursor."""
+    """Raise `JournalMismatch`, saying what is missing, unless the journal is the one that was folded so far."""
     info = await stream_info(bus, stream)
     if info is None:
         raise JournalMismatch(stream=stream, reason="it does not exist any more")

@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 from nats.aio.msg import Msg
 
-from runtara.infra.bus import JetStreamError, NotAcknowledged, PublishRefused
 from runtara.engine.lifecycle import Timer
+from runtara.infra.bus import JetStreamError, NotAcknowledged, PublishRefused
 from runtara.projections.instances import InstanceRow
 from runtara.projections.leases import Leases, Resident, WorkerId
 from runtara.projections.timers import HORIZON_SECONDS, MAX_IN_MEMORY, RELOAD_SECONDS, TimerHeap

@@ -47,7 +47,7 @@ class PullRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PulledMsg:
-    """A message of a stream, with what its reply subject says: sequence, store time (µs), how often it was delivered."""
+    """A message of a stream, with what its reply subject says: sequence, store time (µs), number of deliveries."""
 
     __slots__ = ("_bus", "data", "delivered", "reply", "sequence", "store_time_us", "subject")
 
@@ -144,7 +144,7 @@ class PullLoop:
         if subscription is not None and self._bus.is_connected:
             with contextlib.suppress(TimeoutError, nats.errors.Error):
                 async with asyncio.timeout(DRAIN_SECONDS):
-                    await subscription.drain()
+                    await subscription.drain()  # type: ignore[no-untyped-call]
         arrived = list(self._buffer)
         self._buffer.clear()
         return arrived

@@ -26,6 +26,7 @@ ACK_TIMEOUT_SECONDS: Final = 5.0
 FIRST_DELAY_SECONDS: Final = 0.05
 MAX_DELAY_SECONDS: Final = 2.0
 MISSING_STREAM_SECONDS: Final = 60.0
+GATHER_TURNS: Final = 2  # of the event loop, before a frame is cut: what is about to be said joins it, nobody waits
 
 
 class JournalWriter:
@@ -104,6 +105,8 @@ class _Lane:
         while True:
             await self._filled.wait()
             while self._records:
+                for _ in range(GATHER_TURNS):
+                    await asyncio.sleep(0)
                 await self._send_frame()
             self._filled.clear()
             self._empty.set()

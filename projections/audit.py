@@ -41,7 +41,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """`heads`: each partition's hash over its whole log; keep them elsewhere to prove later that nothing was replaced."""
+    """`heads`: each partition's hash over its whole log; kept elsewhere, they prove that nothing was replaced."""
 
     events: int
     instances: int

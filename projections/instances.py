@@ -11,8 +11,10 @@ from msgspec import Raw
 
 from runtara.engine.lifecycle import State, evolve
 from runtara.protocol.chain import GENESIS
+from runtara.protocol.errors import WorkflowCancelled
 from runtara.protocol.events import (
     AnyEvent,
+    InstanceCancelled,
     InstanceCompleted,
     InstanceContinued,
     InstanceCreated,
@@ -95,7 +97,9 @@ def project(
     return row if type(event) not in _SPECIAL else _with_outcome(row, event)
 
 
-_SPECIAL: Final = {InstanceCompleted, InstanceContinued, InstanceFailed, InstanceRetried, ProgressReported}
+_SPECIAL: Final = {
+    InstanceCancelled, InstanceCompleted, InstanceContinued, InstanceFailed, InstanceRetried, ProgressReported,
+}  # fmt: skip
 
 
 def _with_outcome(row: InstanceRow, event: AnyEvent) -> InstanceRow:
@@ -104,6 +108,9 @@ def _with_outcome(row: InstanceRow, event: AnyEvent) -> InstanceRow:
             return _replace(row, result=event.result)
         case InstanceFailed():
             return _replace(row, error=_encode(event.error))
+        case InstanceCancelled():
+            reason = f": {event.reason}" if event.reason else ""
+            return _replace(row, error=_encode(WorkflowCancelled(instance=row.instance, reason=reason).to_wire()))
         case InstanceContinued():
             return _replace(row, input=event.input)
         case InstanceRetried():
@@ -141,4 +148,29 @@ def columns(row: InstanceRow) -> Columns:
         _encode(row.progress) if row.progress is not None else None,
         _state_encoder.encode(state),
         row.hash,
+    )
+
+
+def grown_columns(row: InstanceRow) -> Columns:
+    """What changes where an instance only recorded something: the rest of its row stands as it was."""
+    state = row.state
+    return (row.tenant, row.instance, state.version, row.updated_at, _state_encoder.encode(state), row.hash)
+
+
+def only_grew(before: InstanceRow | None, after: InstanceRow) -> bool:
+    """Whether nothing but the columns of `grown_columns` differs."""
+    if before is None:
+        return False
+    old, new = before.state, after.state
+    return (
+        old.status is new.status
+        and old.attempt == new.attempt
+        and old.timers is new.timers
+        and old.restarts == new.restarts
+        and before.progress is after.progress
+        and before.result is after.result
+        and before.error is after.error
+        and before.input is after.input
+        and (old.claim is None) == (new.claim is None)
+        and (old.claim is None or new.claim is None or old.claim.worker == new.claim.worker)
     )

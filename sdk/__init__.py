@@ -1,4 +1,4 @@
-"""What a workflow author imports. (H4 adds Client and Instance.)"""
+"""What a workflow author imports, and who starts workflows or speaks for an instance of its own."""
 
 from runtara.protocol.errors import (
     DuplicateKey,
@@ -19,16 +19,22 @@ from runtara.protocol.errors import (
     WrongColour,
 )
 
+from .client import Client, Handle
 from .context import Context, current
+from .instance import Checkpoint, Instance
 from .operations import Saved
 from .retry import Permanent, Retry
 from .step import step
 from .workflow import Workflow, workflow
 
 __all__ = [
+    "Checkpoint",
+    "Client",
     "Context",
     "DuplicateKey",
     "ExecutionFailed",
+    "Handle",
+    "Instance",
     "InvalidInput",
     "KeyMismatch",
     "KeyNeeded",

@@ -125,19 +125,14 @@ class Client:
         id: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> "Handle[Any]": ...
-    async def start(  # type: ignore[misc]  # a workflow's own parameters named `id` and `labels` go by name, as a dict
-        self,
-        workflow: Workflow[..., Any] | str,
-        *args: Any,
-        id: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> "Handle[Any]":
+    async def start(self, workflow: Workflow[..., Any] | str, *args: Any, **kwargs: Any) -> "Handle[Any]":
         """Start an instance: a `Workflow` with its arguments, or a workflow's name with its input by parameter.
 
-        `id` is made up unless given. The same start again (same id, workflow and input) gives the same instance.
+        `id` is made up unless given, `labels` are for lists; a workflow with parameters of these names is started by
+        its own name. The same start again (same id, workflow and input) gives the same instance.
         Raises `StartConflict`, `UnknownWorkflow`, `InvalidInput`, `NotConfirmed`.
         """
+        id, labels = kwargs.pop("id", None), kwargs.pop("labels", None)
         name, input = _input(workflow, args, kwargs)
         instance = f"{name[:_NAME_PART]}-{new_token()}" if id is None else check_id(id, "instance")
         command = Start(**self._command(instance), workflow=name, input=input, labels=dict(labels or {}))
@@ -276,13 +271,18 @@ class Handle(Generic[R]):
     """An instance, from outside. `R` is what its workflow returns."""
 
     def __init__(self, client: Client, id: str, workflow: Workflow[..., R] | None, watch: Watch | None = None) -> None:
-        self.id = id
+        self._id = id
         self._client = client
         self._workflow = workflow
         self._watch = watch
 
     def __repr__(self) -> str:
         return f"Handle({self.id!r})"
+
+    @property
+    def id(self) -> str:
+        """The instance's id."""
+        return self._id
 
     async def result(self, *, timeout: float | None = None) -> R:
         """Wait for the end; at most `timeout` seconds.
@@ -335,7 +335,7 @@ class _Hints:
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> "_Hints":
-        self._subscription = await self._connection.bus.subscribe(self._subject, self._on_hint)
+        self._subscription = await self._connection.subscribe(self._subject, self._on_hint)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -358,8 +358,7 @@ class _Hints:
 def outcome_error(instance: str, status: Status, error: WireError | None) -> RuntaraError:
     """The error that stands for an instance that did not complete."""
     if status is Status.CANCELLED:
-        reason = error.message if error is not None and error.message else ""
-        return WorkflowCancelled(instance=instance, reason=f": {reason}" if reason else "")
+        return WorkflowCancelled(instance=instance, reason=error.attributes.get("reason", "") if error else "")
     if error is None:
         return WorkflowFailed(instance=instance, type="unknown", message=f"it is {status}")
     if error.code == WorkflowTimeout.__name__:

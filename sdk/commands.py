@@ -97,7 +97,7 @@ class Commands:
 
     def _publish(self, pending: _Pending) -> None:
         pending.sent_at = self._loop.time()
-        pending.stored = self._writer.send(pending.partition, pending.record)
+        pending.stored = self._connection.outside.copy().run(self._writer.send, pending.partition, pending.record)
 
     def _expire(self, pending: _Pending, timeout: float) -> None:
         if pending.answer.done():

@@ -1,14 +1,19 @@
 """What workers, clients and scripts share: a connection to the platform that knows its deployment.
 
-Invariant: the partition count is what the platform says it is (`info`), never configuration.
+Invariants: the partition count is what the platform says it is (`info`), never configuration; tasks that are made
+on behalf of everyone who shares the connection belong to nobody's context: a client may be used for the first time
+inside a workflow, whose end takes its own tasks along.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from types import TracebackType
 from typing import Final, TypeVar
 
-from runtara.infra.bus import Bus
+from nats.aio.subscription import Subscription
+
+from runtara.infra.bus import Bus, Handler
 from runtara.infra.logs import logger
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import PlatformUnreachable
@@ -44,6 +49,7 @@ class Connection:
         self.subjects = Subjects(settings.deployment)
         self.partitions = partitions
         self.inbox = inbox_prefix(self.tenant, user)
+        self.outside = copy_context()
 
     @classmethod
     async def open(cls, settings: Settings, *, user: str, name: str, patience: float | None) -> "Connection":
@@ -67,6 +73,13 @@ class Connection:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.bus.close()
+
+    async def subscribe(self, subject: str, handler: Handler) -> Subscription:
+        """Subscribe for everyone who shares the connection, whoever calls."""
+        task = asyncio.get_running_loop().create_task(
+            self.bus.subscribe(subject, handler), name=f"subscribe {subject}", context=self.outside.copy()
+        )
+        return await asyncio.shield(task)
 
     def partition(self, instance: str) -> int:
         return partition_of(self.tenant, instance, self.partitions)

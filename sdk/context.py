@@ -99,7 +99,7 @@ class Context:
         await self._attempt.continue_as(input)
 
     async def run_in_thread(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run blocking code in a thread that keeps this context, so that `def` steps work in it. Records nothing itself."""
+        """Run blocking code in a thread that keeps this context: `def` steps work in it. Itself it records nothing."""
         return await self._attempt.run_in_thread(lambda: fn(*args, **kwargs))
 
     @contextmanager

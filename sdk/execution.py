@@ -130,7 +130,7 @@ class Execution:
             self.stop("pause")
 
     def stop(self, why: Why, reason: str = "") -> None:
-        """Make the instance leave its process. Repeating it changes nothing, except that a second `drain` is not polite."""
+        """Make the instance leave its process. Said again it changes nothing, but a second `drain` is not polite."""
         gate = self._gate
         if gate.frozen:
             return
@@ -278,7 +278,7 @@ class Execution:
         now = time.time_ns() // 1000
         recorded = self._memos.answer(TIMEOUT_KEY)
         if isinstance(recorded, Recorded):
-            started = int(orjson.loads(recorded.value))
+            started = int(orjson.loads(bytes(recorded.value)))
         else:
             started = now
             data = b'{"kind":"step","value":' + str(now).encode() + b"}"

@@ -54,17 +54,31 @@ class Gate:
             self.why, self.reason = why, reason
         self._cancel_timer()
 
-    async def passing(self) -> None:
-        """Wait before the closed gate. Raises `CancelledError` once frozen."""
+    async def passing(self, *, in_step: bool = False) -> None:
+        """Wait before the closed gate, unless a step in flight calls. Raises `CancelledError` once frozen."""
         while self.shut:
             if self.frozen:
                 raise asyncio.CancelledError(self.why or "the instance has ended")
+            if in_step:
+                return
             self._waiting += 1
             try:
                 self._leave_if_quiet()
                 await self._reopened.wait()
             finally:
                 self._waiting -= 1
+
+    async def rest(self, seconds: float) -> None:
+        """Wait for a time in which nothing is in flight, so that the instance may leave, and pass."""
+        self._waiting += 1
+        try:
+            if self.shut:
+                self._leave_if_quiet()
+            await asyncio.sleep(max(seconds, 0))
+        finally:
+            self._waiting -= 1
+        if self.shut:
+            await self.passing()
 
     def landed(self) -> None:
         """A step is no longer in flight: its record is queued, or it waits for its next try."""

@@ -106,9 +106,8 @@ class Instance:
     """One instance, spoken for by this process. Make it with `local` or `connect`; `register` begins."""
 
     def __init__(self, settings: Settings, instance: str, *, workflow: str | None = None) -> None:
-        self.id = check_id(instance, "instance")
-        self.tenant = settings.tenant
-        self.workflow = check_id(workflow or _script_name(), "workflow")
+        self._id = check_id(instance, "instance")
+        self._workflow = check_id(workflow or _script_name(), "workflow")
         self._settings = settings
         self._worker = f"s-{new_token()}"
         self._nonce = new_nonce()
@@ -148,6 +147,14 @@ class Instance:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def tenant(self) -> str:
+        return self._settings.tenant
+
     # life
 
     async def register(self, input: object = None, *, labels: dict[str, str] | None = None) -> None:
@@ -160,7 +167,7 @@ class Instance:
             raise IllegalTransition(command="register", instance=self.id, status="registered already")
         record = Registered(
             instance=self.id,
-            workflow=self.workflow,
+            workflow=self._workflow,
             worker=self._worker,
             nonce=self._nonce,
             input=Raw(encode({} if input is None else input, key="input")),

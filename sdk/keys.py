@@ -67,7 +67,7 @@ class Keys:
         digest = fingerprint[SHORT_DIGITS:]
         if len(base) > MAX_KEY_LENGTH - 32:
             raise InvalidKey(key=base)
-        if self._digests.setdefault(base, digest) != digest or (self._recorded and self._is_long(base, digest)):
+        if (self._recorded and self._is_long(base, digest)) or self._digests.setdefault(base, digest) != digest:
             base += digest
         return self._repeat(base), digest
 

@@ -64,7 +64,7 @@ class Memos:
             self.add(memo)
 
     def __bool__(self) -> bool:
-        return bool(self._memos)
+        return bool(self._memos or self._tries)
 
     def add(self, memo: Memo) -> None:
         if memo.type in (CheckpointSaved.__name__, CustomEvent.__name__):

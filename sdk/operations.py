@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Raw
 
-from runtara.protocol.errors import BadInput, KeyMismatch, StepTimeout, WireError
+from runtara.protocol.errors import BadInput, KeyMismatch, StepTimeout
 from runtara.protocol.records import Checkpointed, Custom, StepFailure
 
 from .failures import declared_code, describe, step_error
@@ -92,38 +92,57 @@ class Operations:
     async def _first_run(
         self, spec: StepSpec, key: str, digest: str, args: Arguments, kwargs: dict[str, object]
     ) -> Any:
+        gate, codec = self._gate, spec.codec
         tries = await self._earlier_tries(key) if self._memos else 0
-        durability = spec.durability or self._default
         while True:
             tries += 1
-            failure: BaseException | None = None
-            self._gate.in_flight += 1
+            record: Checkpointed | StepFailure
+            gate.in_flight += 1
             try:
-                value = await self._body(spec, key, args, kwargs)
-            except asyncio.CancelledError:
-                self.keys.release(key)
-                raise
-            except (Exception, SystemExit) as exc:
-                failure = exc
-            else:
-                result, record = self._result(spec, key, digest, value)
-                sent = self._reports.send(record, durability)
+                try:
+                    value = await self._body(spec, key, args, kwargs)
+                except asyncio.CancelledError:
+                    self.keys.release(key)
+                    raise
+                except (Exception, SystemExit) as exc:
+                    record = self._failure(spec, key, digest, tries, exc)
+                else:
+                    result, record = self._result(codec, key, digest, value)
+                sent = self._reports.send(record, spec.durability or self._default)
             finally:
-                self._gate.landed()
-            if failure is None:
-                await self._acknowledged(record, sent)
+                gate.landed()
+            await self._acknowledged(record, sent)
+            if isinstance(record, Checkpointed):
                 return result
-            await self._failed(spec, key, digest, tries, failure)
+            if record.for_us is None:
+                raise step_error(key, record.error, tries, spec.raises)
+            await gate.rest(record.for_us / 1e6)
 
-    def _result(self, spec: StepSpec, key: str, digest: str, value: object) -> tuple[Any, Checkpointed]:
-        """What the caller gets, and its record. A value that cannot be recorded is no failure that trying again cures."""
+    def _result(self, codec: Codec, key: str, digest: str, value: object) -> tuple[Any, Checkpointed]:
+        """What the caller gets, and its record. A value that cannot be recorded is not cured by another try."""
         try:
             text = encode(value, key=key)
-            result = spec.codec.as_recorded(value, text, key=key)
-        except (BadInput, TypeError):
+            result = codec.as_recorded(value, text, key=key)
+        except BadInput:
             self.keys.release(key)
             raise
         return result, self._reports.checkpointed(key, _step_data(text, digest))
+
+    def _failure(self, spec: StepSpec, key: str, digest: str, tries: int, error: BaseException) -> StepFailure:
+        """The record of a failed try: with the time until the next one, or as the key's answer from now on."""
+        wait = None if spec.retry.is_permanent(error) else spec.retry.delay(tries, random=random.random())
+        described = describe(error, code=declared_code(error, spec.raises))
+        described = msgspec.structs.replace(described, attributes=failure_attributes(described.attributes, digest))
+        for_us = None if wait is None else wait // _MICROSECOND
+        return self._reports.make(StepFailure, key=key, n=tries, error=described, for_us=for_us)
+
+    async def _earlier_tries(self, key: str) -> int:
+        """How often earlier attempts tried this step; the next try is due when this returns."""
+        failure = self._memos.tried(key)
+        if failure is None or failure.due_us is None:
+            return 0
+        await self._gate.rest(failure.due_us / 1e6 - time.time())
+        return failure.n
 
     async def _body(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> Any:
         """The function itself, inside the frame of a step."""
@@ -139,7 +158,7 @@ class Operations:
             FRAME.reset(token)
 
     async def _timed(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> Any:
-        """A `def` function cannot be interrupted: its result is thrown away, a caller's own thread waits for its end."""
+        """A `def` function cannot be interrupted: its result is thrown away; its caller's own thread waits for it."""
         seconds = spec.timeout_seconds
         try:
             async with asyncio.timeout(seconds) as limit:
@@ -163,41 +182,12 @@ class Operations:
     async def _plain(self, spec: StepSpec, args: Arguments, kwargs: dict[str, object]) -> Any:
         return await (spec.fn(*args, **kwargs) if spec.is_async else self._threaded(spec, args, kwargs))
 
-    # failures
-
-    async def _failed(self, spec: StepSpec, key: str, digest: str, tries: int, error: BaseException) -> None:
-        """Record a failed try; return when the next one is due, or raise what the workflow sees."""
-        wait = None if spec.retry.is_permanent(error) else spec.retry.delay(tries, random=random.random())
-        described = describe(error, code=declared_code(error, spec.raises))
-        recorded = WireError(
-            code=described.code, message=described.message, attributes=failure_attributes(described.attributes, digest)
-        )
-        for_us = None if wait is None else wait // _MICROSECOND
-        record = self._reports.make(StepFailure, key=key, n=tries, error=recorded, for_us=for_us)
-        await self._record(record, spec.durability or self._default)
-        if wait is None:
-            raise step_error(key, recorded, tries, spec.raises) from None
-        await self._until_next_try(wait.total_seconds())
-
-    async def _earlier_tries(self, key: str) -> int:
-        failure = self._memos.tried(key)
-        if failure is None or failure.due_us is None:
-            return 0
-        await self._until_next_try(failure.due_us / 1e6 - time.time())
-        return failure.n
-
-    async def _until_next_try(self, seconds: float) -> None:
-        if seconds > 0:
-            await asyncio.sleep(seconds)
-        if self._gate.shut:
-            await self._gate.passing()
-
     # the others
 
     async def checkpoint(self, key: str, state: T, durability: Durability | None) -> Saved[T]:
         frame = FRAME.get()
         if self._gate.shut:
-            await self._gate.passing()
+            await self._gate.passing(in_step=frame.in_step)
         full = self.keys.explicit(frame.prefix, key)
         codec = codec_like(state)
         outcome = self._memos.answer(full) if self._memos else None
@@ -214,7 +204,7 @@ class Operations:
     async def now(self, key: str, durability: Durability | None) -> datetime:
         frame = FRAME.get()
         if self._gate.shut:
-            await self._gate.passing()
+            await self._gate.passing(in_step=frame.in_step)
         full = self.keys.explicit(frame.prefix, key)
         outcome = self._memos.answer(full) if self._memos else None
         if outcome is not None:
@@ -228,7 +218,7 @@ class Operations:
     async def emit(self, name: str, data: object, key: str | None, durability: Durability | None) -> None:
         frame = FRAME.get()
         if self._gate.shut:
-            await self._gate.passing()
+            await self._gate.passing(in_step=frame.in_step)
         full = self.keys.explicit(frame.prefix, key) if key else self.keys.of_event(frame.prefix, name, data)
         if self._memos:
             outcome = self._memos.answer(full)
@@ -247,7 +237,7 @@ class Operations:
         if self._replayed % _YIELD_EVERY == 0:
             await asyncio.sleep(0)
         if isinstance(outcome, Recorded) and outcome.kind == kind:
-            return codec.decode(outcome.value, key=key)
+            return codec.decode(bytes(outcome.value), key=key)
         if isinstance(outcome, Failure) and spec is not None:
             raise step_error(key, outcome.error, outcome.n, spec.raises)
         raise KeyMismatch(key=key, reason="it was recorded by another kind of operation")

@@ -6,13 +6,12 @@ fails means that the claim no longer counts, and the execution ends as supersede
 """
 
 import asyncio
-from collections.abc import Mapping
 from typing import Literal, Protocol
 
 from runtara.protocol.records import Record
 
 Durability = Literal["journal", "log"]
-"""`journal`: acknowledged by the journal; counts if the attempt is still current there. `log`: committed by the engine."""
+"""`journal`: acknowledged by the journal, where it counts if the attempt is current. `log`: committed by the engine."""
 
 Why = Literal["pause", "cancel", "superseded", "drain"]
 """Why an instance must leave its process."""
@@ -32,18 +31,3 @@ class Outlet(Protocol):
     def send_best_effort(self, record: Record) -> None:
         """May be lost. Never blocks, never raises."""
         ...
-
-
-class Execution(Protocol):
-    """What a worker sees of a running attempt; the real one is `sdk.execution.Execution`."""
-
-    tenant: str
-    instance: str
-    attempt: int
-    nonce: str
-    labels: Mapping[str, str]
-
-    @property
-    def frozen(self) -> bool: ...
-    async def run(self) -> None: ...
-    def stop(self, why: Why, reason: str = "") -> None: ...

@@ -67,11 +67,10 @@ class Resident:
     def key(self) -> tuple[str, int]:
         return self.request.instance, self.request.attempt
 
-    def begin(self, claim: Claim, *, delivered: int) -> None:
-        """The claim is on its way; start at once if nobody can have run this attempt before."""
+    def begin(self, claim: Claim, *, at_once: bool) -> None:
+        """The claim is on its way; `at_once`: the request is fresh, so nobody can have run a first attempt of it."""
         self.claim = claim
-        request = self.request
-        if request.attempt == 1 and request.first and delivered == 1:
+        if at_once and self.request.attempt == 1 and self.request.first:
             self._run(None)
 
     def on_answer(self, answer: ClaimAnswer) -> None:

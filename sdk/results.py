@@ -117,7 +117,7 @@ class Results:
         await self._share_if_busy()
         if self._shared is None:
             subject = self._prefix + watch.instance
-            watch.subscription = await self._connection.bus.subscribe(subject, self._on_done)
+            watch.subscription = await self._connection.subscribe(subject, self._on_done)
         known = self._shared is not None and watch.covered == self._epoch
         watch.ask_at = self._loop.time() + FIRST_ASK_SECONDS if known else 0.0
         self._wanted.set()
@@ -135,7 +135,7 @@ class Results:
             return
         self._is_sharing = True
         try:
-            self._shared = await self._connection.bus.subscribe(f"{self._prefix}*", self._on_done)
+            self._shared = await self._connection.subscribe(f"{self._prefix}*", self._on_done)
         finally:
             self._is_sharing = False
         self._epoch += 1
@@ -149,7 +149,7 @@ class Results:
         for watch in self._waiting.values():
             if watch.subscription is None:
                 subject = self._prefix + watch.instance
-                watch.subscription = await self._connection.bus.subscribe(subject, self._on_done)
+                watch.subscription = await self._connection.subscribe(subject, self._on_done)
         await shared.unsubscribe()
 
     def _on_reconnect(self) -> None:

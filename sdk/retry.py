@@ -30,7 +30,7 @@ class Retry:
             raise ValueError("delays must not be negative, factor must be 1 or more, jitter between 0 and 1")
 
     def delay(self, attempt: int, *, random: float = 0.5) -> timedelta | None:
-        """How long to wait after try `attempt` (from 1) failed; None: it was the last. `random` in [0, 1) places the jitter."""
+        """How long to wait after try `attempt` (from 1) failed; None: that was the last. `random`: of the jitter."""
         if self.max_attempts is not None and attempt >= self.max_attempts:
             return None
         limit = self.max_delay.total_seconds()

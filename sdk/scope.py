@@ -15,7 +15,6 @@ from runtara.protocol.ids import check_key, escape_key_part
 
 from .signature import StepSpec
 
-
 R = TypeVar("R")
 
 

@@ -142,7 +142,7 @@ def positional_parameters(fn: Function) -> Iterator[str]:
 
 
 def annotations_of(fn: Function, *, skip: tuple[str, ...] = ()) -> dict[str, object]:
-    """The annotations of `fn`, with text resolved in its module and closure. Raises `TypeError` naming one that is not found."""
+    """The annotations of `fn`, with text resolved in its module and closure. Raises `TypeError` if that fails."""
     while isinstance(fn, partial):
         fn = fn.func
     plain = inspect.unwrap(getattr(fn, "__func__", fn))

@@ -40,22 +40,28 @@ class Residents:
 
     async def unwind(self, main: asyncio.Task[None] | None) -> None:
         """Cancel everything, `main` first, and wait until all of it has ended."""
+        started = list(self._tasks)  # what clean-up starts from now on is left alone
         if main is not None and not main.done():
             main.cancel()
             for _ in range(_ROUNDS_INWARD):
                 await asyncio.sleep(0)
-        self.cancel()
+        _cancel(started)
         while pending := self._tasks | self._threads:
             _, late = await asyncio.wait(pending, timeout=CANCEL_GRACE_SECONDS)
             if late:
                 logger.warning("instance_does_not_end instance=%s tasks_and_threads=%d", self._instance, len(late))
-            self.cancel(again=bool(late))
+            _cancel(list(self._tasks), again=bool(late))
 
-    def cancel(self, *, again: bool = False) -> None:
-        for task in list(self._tasks):
-            if isinstance(task, asyncio.Task) and (again or not task.cancelling()):
-                task.cancel()
-                task.add_done_callback(_forget)
+    def cancel(self) -> None:
+        """Cancel everything, and wait for nothing."""
+        _cancel(list(self._tasks))
+
+
+def _cancel(tasks: list[asyncio.Future[Any]], *, again: bool = False) -> None:
+    for task in tasks:
+        if isinstance(task, asyncio.Task) and not task.done() and (again or not task.cancelling()):
+            task.cancel()
+            task.add_done_callback(_forget)
 
 
 def _forget(task: asyncio.Future[Any]) -> None:

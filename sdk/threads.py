@@ -10,6 +10,7 @@ and BaseExceptions would not survive that.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
@@ -61,10 +62,8 @@ class _Job:
 
     def run(self) -> None:
         result = Result.of(self._fn)
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits any more
             self._loop.call_soon_threadsafe(self._finish, result)
-        except RuntimeError:  # the loop is closed, so nobody waits any more
-            pass
 
     def _finish(self, result: Result[Any]) -> None:
         if not self._finished.done():

@@ -164,7 +164,7 @@ PLAIN: Final = Codec(Any)
 def codec_like(value: object) -> Codec:
     """Reads back what looks like `value`: records of its class, else plain JSON."""
     kind: type = type(value)
-    return PLAIN if kind in _SCALARS or kind in (dict, list) else _codec_of_class(kind)  # type: ignore[arg-type]  # classes are hashable
+    return PLAIN if kind in _SCALARS or kind in (dict, list) else _codec_of_class(kind)
 
 
 @lru_cache(maxsize=1024)

@@ -52,6 +52,7 @@ REGISTER_RETRY_SECONDS: Final = 0.5
 LEAVE_SECONDS: Final = 5.0  # after the grace, for last records to be acknowledged
 FLUSH_SECONDS: Final = 2.0
 LISTS_AFTER_LOSS: Final = 3
+STALL_SECONDS: Final = 1.0  # a main loop that was not heard for so long starts nothing before its claim is answered
 _request_decoder = msgspec.json.Decoder(RunRequest)
 _control_decoder: msgspec.json.Decoder[Control] = msgspec.json.Decoder(Control)
 
@@ -74,6 +75,8 @@ class Worker(Service):
         self._pulse = Pulse()
         self._draining = False
         self._connected_at = 0.0
+        self._swept_at = 0.0
+        self._stalled_at = -STALL_SECONDS
         self.ignored = 0
 
     @property
@@ -105,7 +108,7 @@ class Worker(Service):
         await bus.subscribe(subjects.control(tenant, self.id), self._on_control)
         await self.enter(self._heartbeats())
         await self._register()
-        self._connected_at = self._loop.time()
+        self._connected_at = self._swept_at = self._loop.time()
         self.spawn(self._sweep(), "sweep")
         self.spawn(self._claims.acknowledge(), "acknowledge")
         self._link.ready(self.id, self._workflows)
@@ -239,7 +242,7 @@ class Worker(Service):
         self._residents[resident.key] = resident
         self._link.hosts(request.instance, request.attempt)
         claim = self._claims.take(request.instance, request.attempt, msg, resident.on_answer)
-        resident.begin(claim, delivered=msg.delivered)
+        resident.begin(claim, at_once=msg.delivered == 1 and not self._stood_still())
 
     def _outlet(self, resident: Resident) -> JournalOutlet:
         return JournalOutlet(
@@ -278,12 +281,20 @@ class Worker(Service):
 
     async def _sweep(self) -> None:
         while True:
+            self._swept_at, before = self._loop.time(), self._swept_at
+            if self._swept_at - before > STALL_SECONDS:
+                self._stalled_at = self._swept_at
             self._pulse.beat(self._hosted())
             self._watch_connection()
             await self._claims.sweep()
             self._commits.sweep()
             self._link.flush()
             await asyncio.sleep(BEAT_SECONDS)
+
+    def _stood_still(self) -> bool:
+        """Whether this process was stopped or blocked lately: then what it has in hand may be anything but fresh."""
+        now = self._loop.time()
+        return now - self._swept_at > STALL_SECONDS or now - self._stalled_at < STALL_SECONDS
 
     def _hosted(self) -> Iterable[Residence]:
         for (instance, attempt), resident in self._residents.items():

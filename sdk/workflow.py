@@ -32,6 +32,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S", bound="Blocking")
 _MICROSECOND: Final = timedelta(microseconds=1)
+_PLAIN: Final = (str, int, float, bool, type(None))  # defaults that the JSON Schema shows
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -85,8 +86,9 @@ class Workflow(Generic[P, R]):
 
     def arguments(self, input: bytes | Raw) -> dict[str, Any]:
         """The arguments by name, in their annotated types. Raises `InvalidInput`."""
+        decoder = self._input_decoder
         try:
-            values = self._input_decoder.decode(input)
+            values = decoder.decode(input)
         except (ValueError, TypeError, RecursionError) as exc:
             raise InvalidInput(workflow=self.name, reason=str(exc)) from exc
         return {name: getattr(values, name) for name in self._input_type.__struct_fields__}
@@ -128,7 +130,7 @@ class Workflow(Generic[P, R]):
         for parameter in self._parameters:
             field: Any = (parameter.name, annotations.get(parameter.name, Any))
             if parameter.default is not parameter.empty:
-                field = (*field, msgspec.field(default_factory=partial(_same, parameter.default)))
+                field = (*field, _default(parameter.default))
             fields.append(field)
         return msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
 
@@ -139,6 +141,11 @@ class Workflow(Generic[P, R]):
     @cached_property
     def _result(self) -> Codec:
         return Codec(annotations_of(self.fn, skip=(self._context,)).get("return", Any))
+
+
+def _default(value: object) -> object:
+    """A field that is `value` unless given; msgspec itself copies or refuses mutable defaults."""
+    return value if isinstance(value, _PLAIN) else msgspec.field(default_factory=partial(_same, value))
 
 
 def _same(value: object) -> object:

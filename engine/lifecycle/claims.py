@@ -66,10 +66,10 @@ def lost(state: State | None, record: Exited | WorkerLost | Absent, now: int) ->
 
 def _while_running(state: State, claim: Claim, record: Started, now: int, source: Source) -> Decision:
     launch = claim.launch
-    if (record.attempt, record.nonce) == (claim.attempt, claim.nonce):
+    if record.nonce == claim.nonce:  # whatever attempt it names: one that started again names its first
         return DUPLICATE
-    if launch is not None and (record.attempt, record.nonce) == (launch.attempt, launch.nonce):
-        return DUPLICATE  # the runner again, after its container took over
+    if launch is not None and record.nonce == launch.nonce:  # the runner again, after its container took over
+        return DUPLICATE
     if _takes_over(claim, record):
         return Decision(events=(claimed(record, claim.attempt, source),))
     told = launch.attempt if launch is not None and not claim.reserved else claim.attempt

@@ -48,7 +48,7 @@ def evolve(state: State, event: Move) -> State:
             return replace(_claim_ended(state), status=status, awaiting=event.keys, losses=losses)
         case InstancePaused():
             state = _off_queue(_claim_ended(state))
-            return replace(state, status=Status.PAUSED, awaiting=event.keys, pause=False)
+            return replace(state, status=Status.PAUSED, awaiting=event.keys, pause=False, losses=0)
         case _:
             assert_never(event)
 
@@ -102,9 +102,12 @@ def _lost(state: State, event: AttemptLost) -> State:
 
 
 def _queued(state: State, event: InstanceQueued) -> State:
+    losses = state.losses if event.mode == state.mode else 0  # compensations have a budget of their own
     state = replace(
-        state, status=Status.QUEUED, attempt=event.attempt, mode=event.mode, awaiting=(), queued_at=state.version
-    )
+        state,
+        status=Status.QUEUED, attempt=event.attempt, mode=event.mode, awaiting=(), queued_at=state.version,
+        losses=losses,
+    )  # fmt: skip
     if event.not_before_us is not None:
         timer = Timer(due_us=event.not_before_us, purpose="restart")
         return replace(state, timers={**state.timers, state.version: timer}, restart_timer=state.version)

@@ -35,7 +35,7 @@ def evolve(state: State, event: Park | WaitResolved | WaitAbandoned) -> State:
     key = event.key or ""
     match event:
         case SleepStarted() | WaitStarted() | ChildRequested():
-            if key in state.waits:  # asked again: neither its deadline nor its place moves
+            if asked_before(state, key) is not None:  # neither its deadline nor its place moves
                 return seq_taken(state)
             return _parked(replace(reported(state), keys=state.keys.add(key_hash(key))), key, event)
         case WaitResolved():
@@ -58,6 +58,12 @@ def evolve_cause(state: State, event: TimerFired | SignalReceived | ChildComplet
             return replace(state, children=without(state.children, event.key or ""))
         case _:
             assert_never(event)
+
+
+def asked_before(state: State, key: str) -> Wait | Resolution | None:
+    """The park under `key` that is open, or was decided without its resident attempt knowing."""
+    known = state.waits.get(key) or state.unseen.get(key)
+    return known if known is not None and known.kind != "retry" else None
 
 
 def seq_taken(state: State) -> State:
@@ -115,12 +121,13 @@ def _parked(state: State, key: str, event: Park) -> State:
         case ChildRequested():
             child = Child(instance=event.child, cancel=event.request.on_end == "cancel")
             state = replace(state, children={**state.children, key: child})
-            return _opened(state, key, Wait(kind="child", version=state.version))
+            return _opened(state, key, Wait(kind="child", version=state.version, name=event.child))
         case _:
             assert_never(event)
 
 
 def _opened(state: State, key: str, wait: Wait) -> State:
+    state = closed(state, key)
     timer = _timer(key, wait)
     timers = {**state.timers, wait.version: timer} if timer is not None else state.timers
     return replace(state, waits={**state.waits, key: wait}, timers=timers)
@@ -141,7 +148,8 @@ def _resolved(state: State, key: str, event: WaitResolved) -> State:
         signal = PendingSignal(version=event.signal, data=event.data.copy())
         state = _taken(state, wait.name, event.signal)
     state = closed(state, key)
-    return _told_later(state, key, Resolution(version=state.version, kind=wait.kind, name=wait.name, signal=signal))
+    told = Resolution(version=state.version, kind=wait.kind, due_us=wait.due_us, name=wait.name, signal=signal)
+    return _told_later(state, key, told)
 
 
 def _taken(state: State, name: str, version: int) -> State:

@@ -19,6 +19,7 @@ from runtara.protocol.events import (
 from runtara.protocol.ids import derived_name
 from runtara.protocol.records import Cancel, ChildDone, Parent, Record, Start
 
+from .evolve_waits import asked_before
 from .state import State
 
 End = InstanceCompleted | InstanceFailed | InstanceCancelled
@@ -28,7 +29,7 @@ def outbox_commands(before: State | None, event: AnyEvent, after: State, tenant:
     """What `event` of (tenant, instance), which led from `before` to `after`, has others do; in order."""
     match event:
         case ChildRequested():
-            if before is not None and event.key in before.waits:  # asked again: it was started then
+            if before is not None and asked_before(before, event.key or "") is not None:  # it was started then
                 return []
             return [_start(event, after, tenant, instance)]
         case InstanceCompleted() | InstanceFailed() | InstanceCancelled():

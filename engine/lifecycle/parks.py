@@ -22,15 +22,16 @@ from runtara.protocol.records import ChildRequest, Parked, Suspended, Unparked
 from .clock import absolute, deadline
 from .decision import Decision, Draft
 from .endings import end_attempt, lose, obey_cancel, requeue
+from .evolve_waits import asked_before
 from .reports import key_fault
-from .state import PendingSignal, State, Wait
+from .state import PendingSignal, Resolution, State, Wait
 
 
 def parked(state: State, record: Parked, now: int) -> Decision:
-    wait = state.waits.get(record.key)
+    known = asked_before(state, record.key)
     draft = Draft(state, record.instance, now)
-    if wait is not None and wait.kind != "retry":
-        fault = _park_again(draft, record, wait)
+    if known is not None:
+        fault = _park_again(draft, record, known)
     else:
         fault = key_fault(state, record.key) or _park(draft, record)
     return draft.decision() if fault is None else end_attempt(state, record, now, fault)
@@ -134,17 +135,17 @@ def _child(draft: Draft, key: str, request: ChildRequest) -> str:
     return child_id(draft.instance, f"{key}\n{generation}" if generation else key)
 
 
-def _park_again(draft: Draft, record: Parked, wait: Wait) -> RuntaraError | None:
-    """The same operation asks again; it is told again what was recorded, whatever duration it names now."""
-    key, child = record.key, draft.state.children.get(record.key)
-    if record.kind != wait.kind or (wait.kind == "signal" and record.name != wait.name):
+def _park_again(draft: Draft, record: Parked, known: Wait | Resolution) -> RuntaraError | None:
+    """The same operation asks again; what was recorded stands, whatever duration it names now."""
+    key = record.key
+    if record.kind != known.kind or (known.kind == "signal" and record.name != known.name):
         return DuplicateKey(key=key)
-    if wait.kind == "sleep" and wait.due_us is not None:
-        draft.emit(SleepStarted(key=key, due_us=wait.due_us))
-    elif wait.kind == "signal" and wait.name is not None:
-        draft.emit(WaitStarted(key=key, name=wait.name, due_us=wait.due_us))
-    elif record.child is not None and child is not None:
-        draft.emit(ChildRequested(key=key, child=child.instance, request=record.child))
+    if known.kind == "sleep" and known.due_us is not None:
+        draft.emit(SleepStarted(key=key, due_us=known.due_us))
+    elif known.kind == "signal" and known.name is not None:
+        draft.emit(WaitStarted(key=key, name=known.name, due_us=known.due_us))
+    elif record.child is not None and known.name is not None:
+        draft.emit(ChildRequested(key=key, child=known.name, request=record.child))
     else:
         return Malformed(reason="a child needs a workflow, and legal ids")
     return None

@@ -23,7 +23,9 @@ EXTERNAL = "external"  # the runner kind of an instance that its own script runs
 
 def start(state: State | None, record: Start) -> Decision:
     if state is not None:
-        return DUPLICATE if _is_same(state, record) else refused(StartConflict(instance=record.instance))
+        is_over = record.parent is not None and state.status.is_terminal  # it has told its parent, and never will again
+        is_same = _is_same(state, record) and not is_over
+        return DUPLICATE if is_same else refused(StartConflict(instance=record.instance))
     error = _fault(record)
     if error is not None:
         return refused(error)

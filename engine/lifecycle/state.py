@@ -64,7 +64,7 @@ class Wait(_Part, frozen=True, kw_only=True):
     kind: WaitKind
     version: int
     due_us: int | None = None
-    name: str | None = None
+    name: str | None = None  # of the signal, or the child's id
 
 
 class Timer(_Part, frozen=True, kw_only=True):
@@ -85,6 +85,7 @@ class Resolution(_Part, frozen=True, kw_only=True):
 
     version: int
     kind: WaitKind
+    due_us: int | None = None
     name: str | None = None
     signal: PendingSignal | None = None
 

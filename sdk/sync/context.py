@@ -62,7 +62,7 @@ class Context(Face[_Context]):
         raise AssertionError("unreachable")
 
     def run_in_thread(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run blocking code in a thread that keeps this context, so that `def` steps work in it. Records nothing itself."""
+        """Run blocking code in a thread that keeps this context: `def` steps work in it. Itself it records nothing."""
         return self._call(lambda: self._inner.run_in_thread(fn, *args, **kwargs))
 
     def scope(self, name: str) -> AbstractContextManager[None]:

@@ -26,7 +26,11 @@ class Source(NamedTuple):
     host: str | None = None
 
 
-FACES: Final = (Source("runtara.sdk.context", ("Context",)),)
+FACES: Final = (
+    Source("runtara.sdk.context", ("Context",)),
+    Source("runtara.sdk.client", ("Client", "Handle"), ".host:new_host"),
+    Source("runtara.sdk.instance", ("Instance",), ".host:new_host"),
+)
 FACED: Final = {name for source in FACES for name in source.classes}
 _PACKAGE: Final = "runtara.sdk."
 HERE: Final = Path(__file__).parent
@@ -58,6 +62,7 @@ def generate(source: Source) -> str:
 
 def _imports(tree: ast.Module, source: Source, used: set[str]) -> Iterator[str]:
     own = source.module.removeprefix(_PACKAGE)
+    yield "from collections.abc import Iterator"
     yield "from contextlib import AbstractContextManager"
     for node in tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -167,9 +172,10 @@ def _expression(text: str) -> ast.expr:
 
 
 def _formatted(text: str) -> str:
+    where = ["--line-length", "120", "--stdin-filename", str(HERE / "face_.py"), "-"]
     for command in (["check", "--select", "I,F401,UP", "--fix", "--quiet"], ["format", "--quiet"]):
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--line-length", "120", "--stdin-filename", str(HERE / "face_.py"), "-"],
+            [sys.executable, "-m", "ruff", *command, *where],
             input=text, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:

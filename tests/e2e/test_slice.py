@@ -92,9 +92,7 @@ async def test_what_nobody_knows_is_said_at_once(client: Client, pool: Pool) -> 
         await client.handle("nobody").result(timeout=5)
 
 
-async def test_a_draining_worker_hands_its_instances_over(
-    client: Client, pool: Pool, make_pool: "object", tmp_path: Path
-) -> None:
+async def test_a_draining_worker_hands_its_instances_over(client: Client, pool: Pool, tmp_path: Path) -> None:
     handle = await client.start("count", {"folder": str(tmp_path), "steps": 40, "pause": 0.02})
     await eventually(lambda: len(trace(tmp_path)) >= 5)
     (child,) = pool.children

@@ -1,0 +1,100 @@
+"""Scripts that speak for an instance of their own."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtara.infra.settings import Settings
+from runtara.protocol.errors import DuplicateKey, IllegalTransition, Stopped, WorkflowFailed
+from runtara.protocol.messages import Status
+from runtara.sdk.client import Client
+from runtara.sdk.instance import Instance
+from tests.support.polling import eventually
+
+from .test_slice import trace
+
+pytestmark = pytest.mark.timeout(60)
+SCRIPT = str(Path(__file__).with_name("script.py"))
+
+
+def local(settings: Settings, id: str) -> Instance:
+    return Instance.local(id, workflow="batch", settings=settings)
+
+
+async def run_script(settings: Settings, *arguments: object) -> int:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, SCRIPT, *map(str, arguments), env={**os.environ, **settings.to_environ()}
+    )
+    return await process.wait()
+
+
+async def until_status(client: Client, status: Status) -> None:
+    async def reached() -> bool:
+        return (await client.get("b-1")).status is status
+
+    await eventually(reached)
+
+
+async def test_a_script_that_was_killed_goes_on_where_it_was(
+    client: Client, deployed: Settings, tmp_path: Path
+) -> None:
+    assert await run_script(deployed, "b-1", 10, 4, tmp_path / "trace") == -9
+    assert await run_script(deployed, "b-1", 10, -1, tmp_path / "trace") == 0
+    assert trace(tmp_path) == list(range(10))
+    assert await client.handle("b-1").result(timeout=10) == {"count": 10}
+    view = await client.get("b-1")
+    assert (view.workflow, view.status, view.attempt) == ("batch", Status.COMPLETED, 2)
+    assert await run_script(deployed, "b-1", 10, -1, tmp_path / "trace") == 1
+
+
+async def test_an_ended_instance_cannot_be_registered_again(client: Client, deployed: Settings) -> None:
+    instance = local(deployed, "b-1")
+    await instance.register()
+    await instance.failed("out of paper")
+    with pytest.raises(WorkflowFailed, match="out of paper"):
+        await client.handle("b-1").result(timeout=10)
+    with pytest.raises(IllegalTransition, match="it is failed"):
+        await local(deployed, "b-1").register()
+    with pytest.raises(Stopped):
+        await instance.checkpoint("late", 1)
+
+
+async def test_of_two_scripts_at_once_the_later_one_wins(client: Client, deployed: Settings) -> None:
+    async with local(deployed, "b-1") as first, local(deployed, "b-1") as second:
+        await first.register()
+        await first.checkpoint("a", 1)
+        await second.register()
+        assert (await second.checkpoint("a", 2)).existing
+        assert not (await second.checkpoint("b", 2)).existing
+        with pytest.raises(Stopped):
+            await first.checkpoint("b", 1)
+        await second.completed("second")
+    assert await client.handle("b-1").result(timeout=10) == "second"
+
+
+async def test_a_pause_is_seen_and_obeyed_and_the_script_started_again_goes_on(
+    client: Client, deployed: Settings
+) -> None:
+    instance = local(deployed, "b-1")
+    await instance.register()
+    saved = await instance.checkpoint("a", 1)
+    assert (saved.should_pause, saved.should_cancel) == (False, False)
+    await client.pause("b-1")
+    await eventually(lambda: instance.should_pause)
+    assert (await instance.checkpoint("b", 1)).should_pause
+    with pytest.raises(DuplicateKey):
+        await instance.checkpoint("b", 1)
+    await instance.suspended()
+    await until_status(client, Status.PAUSED)
+    await client.resume("b-1")
+    async with local(deployed, "b-1") as again:
+        await again.register()
+        assert (await again.checkpoint("b", 2)).state == 1
+        await again.emit("note", {"x": 1})
+        await client.cancel("b-1")
+        await eventually(lambda: again.should_cancel)
+        await again.cancelled("as told")
+    await until_status(client, Status.CANCELLED)

@@ -1,0 +1,162 @@
+"""The in-memory twin of an `Outlet`: keeps records, acknowledges them at once or when told, and gives memos back.
+
+With `limit`, it stands for a process that dies: records after the first `limit` reach nobody and are never
+acknowledged. Folding is left to the engine's own tests; here a record becomes the memo that it would become.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import orjson
+from msgspec import Raw
+
+from runtara.protocol.events import StepFailed, encode_data
+from runtara.protocol.messages import Claimed, Memo
+from runtara.protocol.records import NO_DATA, Checkpointed, Completed, Custom, Options, Record, Report, StepFailure
+from runtara.sdk.execution import Execution
+from runtara.sdk.workflow import Workflow
+
+R = TypeVar("R", bound=Record)
+
+
+class MemoryOutlet:
+    """`committed`: the records sent by `send_committed`; `hold` keeps acknowledgements back until `release`."""
+
+    def __init__(self, *, limit: int | None = None, hold: bool = False) -> None:
+        self.records: list[Record] = []
+        self.committed: list[Record] = []
+        self.best_effort: list[Record] = []
+        self.hold = hold
+        self._limit = limit
+        self._held: list[asyncio.Future[Any]] = []
+        self.dead = asyncio.Event()
+        self.changed = asyncio.Event()
+
+    def send(self, record: Record) -> asyncio.Future[int]:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if self._limit is not None and len(self.records) >= self._limit:
+            self.dead.set()
+            return future
+        self.records.append(record)
+        self.changed.set()
+        if self.hold:
+            self._held.append(future)
+        else:
+            future.set_result(len(self.records))
+        return future
+
+    def send_committed(self, record: Record) -> asyncio.Future[None]:
+        future: Any = self.send(record)
+        if self.records and self.records[-1] is record:
+            self.committed.append(record)
+        return future  # type: ignore[no-any-return]  # nobody looks at its value
+
+    def send_best_effort(self, record: Record) -> None:
+        self.best_effort.append(record)
+
+    def release(self) -> None:
+        for future in self._held:
+            if not future.done():
+                future.set_result(0)
+        self._held.clear()
+        self.hold = False
+
+    async def until(self, count: int) -> None:
+        """Until so many records were sent."""
+        while len(self.records) < count:
+            self.changed.clear()
+            await asyncio.wait_for(self.changed.wait(), 5)
+
+    def all(self, kind: type[R]) -> list[R]:
+        return [record for record in self.records if isinstance(record, kind)]
+
+    @property
+    def keys(self) -> list[str]:
+        return [record.key for record in self.all(Checkpointed)]
+
+    @property
+    def last(self) -> Any:
+        return self.records[-1]
+
+    @property
+    def result(self) -> Any:
+        """The result, if the last record is `completed`."""
+        assert isinstance(self.last, Completed), self.last
+        return orjson.loads(bytes(self.last.result))
+
+    def memos(self, version: int = 0) -> Iterator[Memo]:
+        """The memos that the engine would give the next attempt."""
+        for number, record in enumerate(self.records, version + 1):
+            if isinstance(record, Checkpointed):
+                yield Memo(key=record.key, version=number, type="CheckpointSaved", data=record.data)
+            elif isinstance(record, StepFailure):
+                due_us = None if record.for_us is None else time.time_ns() // 1000 + record.for_us
+                data = Raw(encode_data(StepFailed(n=record.n, error=record.error, due_us=due_us)))
+                yield Memo(key=record.key, version=number, type="StepFailed", data=data)
+            elif isinstance(record, Custom):
+                yield Memo(key=record.key, version=number, type="CustomEvent", data=NO_DATA)
+
+    def check_numbers(self) -> None:
+        """Reports are numbered from 1 without gaps, and every key has one outcome."""
+        reports = [record for record in self.records if isinstance(record, Report)]
+        assert [report.seq for report in reports] == list(range(1, len(reports) + 1))
+        assert len(set(self.keys)) == len(self.keys)
+
+
+def claimed(
+    workflow: Workflow[..., Any],
+    input: Raw,
+    memos: list[Memo],
+    *,
+    attempt: int = 2,
+    cancel: bool = False,
+    pause: bool = False,
+) -> Claimed:
+    return Claimed(
+        instance="i-1", attempt=attempt, nonce="n", version=len(memos), workflow=workflow.name, input=input,
+        memos=memos, cancel=cancel, pause=pause,
+    )  # fmt: skip
+
+
+def execution(
+    workflow: Workflow[..., Any],
+    outlet: MemoryOutlet,
+    input: Mapping[str, object] | None = None,
+    *,
+    memos: list[Memo] | None = None,
+    attempt: int = 2,
+    options: Options | None = None,
+    confirmed: bool = True,
+) -> Execution:
+    """An execution that resumes with `memos`; `confirmed=False`: an optimistic first attempt."""
+    text = Raw(b"{}") if not input else workflow.check_input(dict(input))
+    return Execution(
+        workflow, tenant="acme", instance="i-1", attempt=attempt, nonce="n", input=text, options=options or Options(),
+        labels={"team": "a"}, outlet=outlet,
+        claim=claimed(workflow, text, memos or [], attempt=attempt) if confirmed else None,
+    )  # fmt: skip
+
+
+async def run(workflow: Workflow[..., Any], *, memos: list[Memo] | None = None, **input: object) -> MemoryOutlet:
+    """Run an attempt to its end."""
+    outlet = MemoryOutlet()
+    await asyncio.wait_for(execution(workflow, outlet, input, memos=memos).run(), 10)
+    outlet.check_numbers()
+    return outlet
+
+
+async def run_until_killed(
+    workflow: Workflow[..., Any], records: int, *, memos: list[Memo] | None = None, **input: object
+) -> MemoryOutlet:
+    """Run an attempt whose process dies once `records` records are out (or that ends before)."""
+    outlet = MemoryOutlet(limit=records)
+    task = asyncio.ensure_future(execution(workflow, outlet, input, memos=memos).run())
+    dead = asyncio.ensure_future(outlet.dead.wait())
+    await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+    for waiting in (task, dead):
+        waiting.cancel()
+    await asyncio.gather(task, dead, return_exceptions=True)
+    outlet.check_numbers()
+    return outlet
