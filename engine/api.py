@@ -6,7 +6,6 @@ the tenant is the subject's.
 """
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from msgspec import Raw
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
+from runtara.infra.logs import logger
 from runtara.infra.postgres import CONNECTION_ERRORS
 from runtara.protocol.errors import (
     InstanceNotFound,
@@ -43,7 +43,7 @@ from runtara.protocol.messages import (
 from . import queries
 from .platform import Platform
 
-log = logging.getLogger("runtara.api")
+log = logger("api")
 
 VERSION: Final = "0.1.0"
 MAX_REQUESTS: Final = 64
@@ -121,11 +121,11 @@ class Api:
         except msgspec.MsgspecError as exc:
             return Reply(error=Malformed(reason=str(exc)).to_wire())
         except CONNECTION_ERRORS as exc:
-            log.warning("api_without_postgres", extra={"reason": repr(exc)})
+            log.warning("api_without_postgres", reason=repr(exc))
             return Reply(error=PlatformUnreachable(reason="the engine cannot reach its database").to_wire())
         except Exception:
             id = secrets.token_hex(8)
-            log.exception("api_failed", extra={"id": id, "subject": request.subject})
+            log.exception("api_failed", id=id, subject=request.subject)
             return Reply(error=InternalError(id=id).to_wire())
 
     def _address(self, subject: str) -> tuple[str, str | None]:

@@ -8,7 +8,6 @@ whoever asked asks again). Run requests that the queue has are evidence, handed 
 import asyncio
 import contextlib
 import itertools
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,10 +17,11 @@ import msgspec
 from nats.aio.msg import Msg
 
 from runtara.infra.bus import STREAM_FULL, Bus, JetStreamError, ack_decoder
+from runtara.infra.logs import logger
 from runtara.protocol.errors import RuntaraError
 from runtara.protocol.subjects import Subjects
 
-log = logging.getLogger("runtara.dispatch")
+log = logger("dispatch")
 
 MAX_QUEUED: Final = 50_000
 MAX_IN_FLIGHT: Final = 1_024  # publishes whose acknowledgement is under way
@@ -96,7 +96,7 @@ class RunQueue:
         if error is None or error.err_code == STREAM_FULL:  # "full" for one subject: it is there already
             self._on_queued(found[0])
         else:
-            log.warning("run_request_refused", extra={"reason": error.description})
+            log.warning("run_request_refused", reason=error.description)
 
 
 class Mouth:
@@ -124,4 +124,4 @@ async def withdraw(bus: Bus, subjects: Subjects, subject: str) -> None:
     try:
         await bus.jetstream(f"STREAM.PURGE.{subjects.run_stream}", {"filter": subject})
     except (JetStreamError, RuntaraError) as exc:
-        log.warning("run_request_not_withdrawn", extra={"subject": subject, "reason": str(exc)})
+        log.warning("run_request_not_withdrawn", subject=subject, reason=str(exc))

@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 
-from runtara.engine.lifecycle import Claim, State, check_envelope, decide, outbox_commands
 from runtara.projections.instances import InstanceRow, only_grew, project
 from runtara.protocol.chain import Link, event_hash, next_head
 from runtara.protocol.errors import RuntaraError, UnknownWorkflow, WireError
@@ -42,6 +41,7 @@ from runtara.protocol.records import (
 from runtara.protocol.subjects import Source, Subjects, may_answer
 
 from .cache import Id
+from .lifecycle import Claim, State, check_envelope, decide, outbox_commands
 from .reader import Frame
 
 _TOKENED: Final = (TimerDue, WorkerLost, Absent)

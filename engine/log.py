@@ -11,7 +11,6 @@ import asyncpg
 import msgspec
 from msgspec import Raw
 
-from runtara.engine.lifecycle import State, effects, is_failure, needs_keys, recorded_keys, with_keys
 from runtara.infra.postgres import PgConnection
 from runtara.projections.instances import InstanceRow, columns, grown_columns
 from runtara.protocol.errors import PartitionLost, WireError
@@ -22,6 +21,7 @@ from runtara.protocol.messages import Memo
 from . import sql
 from .cache import Id
 from .fold import CommandId, Fold, Position
+from .lifecycle import State, effects, is_failure, needs_keys, recorded_keys, with_keys
 from .streams import Anchor, Fingerprint
 
 SMALL_BATCH_EVENTS: Final = 128

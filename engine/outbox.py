@@ -5,19 +5,19 @@ their ids derive from their cause, so once more has no effect. One frame is in f
 """
 
 import asyncio
-import logging
 from collections import defaultdict
 from typing import Final
 
 import asyncpg
 
 from runtara.infra.bus import Bus, NotAcknowledged, PublishRefused
+from runtara.infra.logs import logger
 from runtara.protocol.frames import join_frame, split_frames
 from runtara.protocol.subjects import Subjects
 
 from . import sql
 
-log = logging.getLogger("runtara.outbox")
+log = logger("outbox")
 
 PAGE: Final = 512
 LOOK_AGAIN_SECONDS: Final = 5.0
@@ -68,7 +68,7 @@ class OutboxSender:
                 payload = join_frame(record for _, _, record in frame)
                 await self._bus.publish_acked(self._subjects.engine(target), payload)
             except (NotAcknowledged, PublishRefused) as exc:
-                log.warning("outbox_delayed", extra={"target": target, "reason": str(exc)})
+                log.warning("outbox_delayed", target=target, reason=str(exc))
                 return False
             await self._pool.execute(
                 sql.DROP_OUTBOX, self._partition, [offset for offset, _, _ in frame], [n for _, n, _ in frame]

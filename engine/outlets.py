@@ -5,14 +5,13 @@ answered; the answer to a claim is the history up to it, read from the primary a
 """
 
 import asyncio
-import logging
 import time
 from typing import Final, Protocol
 
 import msgspec
 from msgspec import Raw
 
-from runtara.engine.lifecycle import ControlDue, Effects, effects
+from runtara.infra.logs import logger
 from runtara.projections.instances import InstanceRow
 from runtara.protocol.limits import MAX_INLINE_HISTORY_BYTES
 from runtara.protocol.messages import (
@@ -32,12 +31,13 @@ from . import log as event_log
 from .cache import Id
 from .dispatch import Mouth, RunDue, RunQueue, withdraw
 from .fold import Answer, ClaimDue, Fold
+from .lifecycle import ControlDue, Effects, effects
 from .log import Ownership
 from .outbox import OutboxSender
 from .platform import Platform
 from .streams import Anchor
 
-log = logging.getLogger("runtara.outlets")
+log = logger("outlets")
 
 HISTORIES_AT_ONCE: Final = 4
 SUPERSEDED_EVERY_SECONDS: Final = 1.0  # to one worker, however many stale reports it sends

@@ -7,7 +7,6 @@ stands alone; that frame is rejected and the rest goes in.
 """
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Sequence
 from typing import Final
@@ -16,6 +15,7 @@ import asyncpg
 import msgspec
 
 from runtara.infra.bus import NotAcknowledged, PublishRefused
+from runtara.infra.logs import logger
 from runtara.infra.postgres import PgConnection, is_transient
 from runtara.projections.instances import InstanceRow
 from runtara.protocol.errors import JournalLost, JournalMismatch, PartitionLost, RuntaraError, Unavailable
@@ -33,7 +33,7 @@ from .reader import Frame, JournalReader
 from .streams import Anchor, check_anchor, check_config, fingerprint
 from .watch import Watch
 
-log = logging.getLogger("runtara.partition")
+log = logger("partition")
 
 RETRY_SECONDS: Final = 0.5
 RENEW_SECONDS: Final = 1.0
@@ -63,12 +63,12 @@ class PartitionLoop:
         if isinstance(error, (JournalMismatch, JournalLost)) or not isinstance(error, Exception):
             raise error
         if isinstance(error, PartitionLost):
-            log.warning("partition_lost", extra={"partition": self._partition})
+            log.warning("partition_lost", partition=self._partition)
             return secrets.token_hex(16)
         if not isinstance(error, Unavailable) and not is_transient(error):
-            log.error("tenure_failed", exc_info=error, extra={"partition": self._partition})
+            log.error("tenure_failed", exc_info=error, partition=self._partition)
         else:
-            log.info("tenure_ended", extra={"partition": self._partition, "reason": str(error)})
+            log.info("tenure_ended", partition=self._partition, reason=str(error))
         return token
 
     async def _tenure(self, token: str) -> None:
@@ -80,7 +80,7 @@ class PartitionLoop:
                 return
             info = await check_anchor(self._platform.bus, self._stream, ownership.anchor)
             check_config(info, self._platform.journal_config(self._partition))
-            log.info("partition_taken", extra={"partition": self._partition, "cursor": ownership.anchor.cursor})
+            log.info("partition_taken", partition=self._partition, cursor=ownership.anchor.cursor)
             try:
                 await Tenure(self._platform, ownership, connection, info.state.last_seq).run()
             except asyncio.CancelledError:
@@ -140,7 +140,7 @@ class Tenure:
                 await self._platform.bus.publish_acked(subject, encode_frame([record]))
                 break
             except (NotAcknowledged, PublishRefused) as exc:
-                log.debug("owner_record_delayed", extra={"reason": str(exc)})
+                log.debug("owner_record_delayed", reason=str(exc))
                 await asyncio.sleep(RETRY_SECONDS)
         await watch.run()
 
@@ -193,7 +193,7 @@ class Tenure:
         [frame] = frames
         if not frame.records:
             raise error
-        log.error("frame_not_committed", exc_info=error, extra={"sequence": frame.sequence})
+        log.error("frame_not_committed", exc_info=error, sequence=frame.sequence)
         await self._commit([await self._without_culprits(frame)])
 
     async def _without_culprits(self, frame: Frame) -> Frame:

@@ -6,17 +6,17 @@ known again.
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
 from typing import Final
 
 from runtara.infra.bus import Bus
+from runtara.infra.logs import logger
 from runtara.protocol.errors import RuntaraError
 
 from .streams import purge, stream_info
 
-log = logging.getLogger("runtara.purge")
+log = logger("purge")
 
 LOOK_EVERY_SECONDS: Final = 2.0
 KEEP_FRACTION: Final = 4  # of max_bytes
@@ -51,7 +51,7 @@ class Purger:
                     await purge(self._bus, self._stream, before=before)
                     purged = before
             except RuntaraError as exc:
-                log.warning("purge_failed", extra={"stream": self._stream, "reason": str(exc)})
+                log.warning("purge_failed", stream=self._stream, reason=str(exc))
 
     async def _purge_before(self) -> int:
         """The lowest sequence that has to stay."""

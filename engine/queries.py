@@ -7,7 +7,6 @@ import asyncpg
 import msgspec
 from msgspec import Raw
 
-from runtara.engine.lifecycle import position as what_became_of
 from runtara.projections.instances import InstanceRow
 from runtara.protocol.errors import Malformed
 from runtara.protocol.limits import MAX_INLINE_HISTORY_BYTES
@@ -28,6 +27,7 @@ from runtara.protocol.records import NO_DATA
 
 from . import log as event_log
 from . import sql
+from .lifecycle import position as what_became_of
 
 MAX_PAGE: Final = 1_000
 

@@ -5,20 +5,20 @@ lives as long as its subscription: a reconnect, a lost consumer or a gap ends it
 makes a new one from the committed cursor, after the journal's identity was checked again.
 """
 
-import logging
 from collections import deque
 from typing import Final
 
 import msgspec
 
 from runtara.infra.bus import Bus
+from runtara.infra.logs import logger
 from runtara.infra.pull import ConsumerLost, PulledMsg, PullLoop
 from runtara.protocol.errors import Unavailable
 from runtara.protocol.frames import Rejection, decode_frame
 from runtara.protocol.limits import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
 from runtara.protocol.records import Unreadable, WireRecord
 
-log = logging.getLogger("runtara.reader")
+log = logger("reader")
 
 PULL_MESSAGES: Final = 512
 PULL_EXPIRES_SECONDS: Final = 5.0

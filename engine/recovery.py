@@ -6,12 +6,12 @@ ids are unique, reports of ended attempts are stale). Every resident instance ge
 worker still sends about its old one can be taken for the continuation of what was lost.
 """
 
-import logging
 import secrets
 
 import asyncpg
 
 from runtara.infra.bus import Bus
+from runtara.infra.logs import logger
 from runtara.infra.postgres import open_pool
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import JournalMismatch, PartitionLost
@@ -25,7 +25,7 @@ from .log import Ownership
 from .reader import Frame
 from .streams import Anchor, check_anchor, create_stream, journal_config, stream_info
 
-log = logging.getLogger("runtara.recovery")
+log = logger("recovery")
 
 _ADOPT = "UPDATE partitions SET stream_created = $2 WHERE id = $1"
 
@@ -66,7 +66,7 @@ async def _adopt(
         await check_anchor(bus, stream, ownership.anchor)
         return False
     except JournalMismatch as exc:
-        log.warning("journal_loss_accepted", extra={"stream": stream, "reason": str(exc)})
+        log.warning("journal_loss_accepted", stream=stream, reason=str(exc))
         if await stream_info(bus, stream) is None:
             config = journal_config(
                 subjects, partition, deployment_id=deployment_id, max_bytes=settings.journal_max_bytes,

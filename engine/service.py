@@ -1,9 +1,8 @@
 """An engine: the loops of all partitions and the API, on one set of connections. Any number of them share the work."""
 
-import logging
-
 from runtara.infra.bus import Bus
 from runtara.infra.lifetime import Service
+from runtara.infra.logs import logger
 from runtara.infra.postgres import is_migrated, open_pool
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import StreamMissing
@@ -15,7 +14,7 @@ from .partition import PartitionLoop
 from .platform import Platform
 from .registry import Registry
 
-log = logging.getLogger("runtara.engine")
+log = logger("engine")
 
 VOICE_USER = "engine"
 
@@ -32,7 +31,7 @@ class Engine(Service):
         for partition in range(platform.partitions):
             self.spawn(PartitionLoop(platform, partition).run(), f"partition {partition}")
         await self.enter(Api(platform))
-        log.info("engine_ready", extra={"partitions": platform.partitions, "deployment": self._settings.deployment})
+        log.info("engine_ready", partitions=platform.partitions, deployment=self._settings.deployment)
 
     async def _platform(self) -> Platform:
         settings = self._settings

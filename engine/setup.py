@@ -1,12 +1,12 @@
 """Creating a deployment: `runtara migrate`, and the first `dev`. Nothing else creates a stream."""
 
-import logging
 import secrets
 import time
 
 import asyncpg
 
 from runtara.infra.bus import Bus
+from runtara.infra.logs import logger
 from runtara.infra.postgres import migrate, open_pool
 from runtara.infra.settings import Settings
 from runtara.protocol.chain import GENESIS
@@ -15,7 +15,7 @@ from runtara.protocol.subjects import Subjects
 
 from .streams import StreamConfig, check_config, create_stream, journal_config, run_config, stream_info
 
-log = logging.getLogger("runtara.setup")
+log = logger("setup")
 
 _NEW_PARTITION = """
 INSERT INTO partitions (id, stream_created, cursor, clock, head, head_hash, lease_until)
@@ -80,7 +80,7 @@ async def _ensure(bus: Bus, config: StreamConfig, *, may_create: bool) -> str:
         if not may_create:
             raise JournalMismatch(stream=config.name, reason="it does not exist any more")
         await create_stream(bus, config)
-        log.info("stream_created", extra={"stream": config.name})
+        log.info("stream_created", stream=config.name)
         info = await stream_info(bus, config.name)
         assert info is not None
     check_config(info, config)

@@ -6,15 +6,14 @@ Ages of leases grow only in seconds in which a worker could have been heard.
 """
 
 import asyncio
-import logging
 import time
 from typing import Final
 
 import msgspec
 from nats.aio.msg import Msg
 
-from runtara.engine.lifecycle import Timer
 from runtara.infra.bus import JetStreamError, NotAcknowledged, PublishRefused
+from runtara.infra.logs import logger
 from runtara.projections.instances import InstanceRow
 from runtara.projections.leases import Leases, Resident, WorkerId
 from runtara.projections.timers import HORIZON_SECONDS, MAX_IN_MEMORY, RELOAD_SECONDS, TimerHeap
@@ -29,13 +28,14 @@ from . import log as event_log
 from . import sql
 from .cache import Id
 from .dispatch import RunDue
+from .lifecycle import Timer
 from .log import Ownership
 from .outlets import Outlets
 from .platform import Platform
 from .reader import JournalReader
 from .streams import stream_info
 
-log = logging.getLogger("runtara.watch")
+log = logger("watch")
 
 TICK_SECONDS: Final = 1.0
 LATE_TICK_SECONDS: Final = 1.5  # a tick that came later was not a second of listening
@@ -182,7 +182,7 @@ class Watch:
             if late or not self._platform.bus.is_connected or not self._reader.is_drained:
                 continue
             for (tenant, worker), residents in self._leases.tick():
-                log.warning("worker_lost", extra={"tenant": tenant, "worker": worker, "instances": len(residents)})
+                log.warning("worker_lost", tenant=tenant, worker=worker, instances=len(residents))
                 await self._report([self._lost(tenant, worker, resident) for resident in residents])
 
     def _lost(self, tenant: str, worker: str, resident: Resident) -> Record:
@@ -260,14 +260,14 @@ class Watch:
                 await self._repeat_requests()
                 await self._platform.registry.write_heard()
             except (RuntaraError, JetStreamError) as exc:
-                log.warning("sweep_failed", extra={"reason": str(exc)})
+                log.warning("sweep_failed", reason=str(exc))
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _check_run_queue(self) -> None:
         """A run queue that was made anew holds nothing of what we sent: the evidence is void."""
         info = await stream_info(self._platform.bus, self._platform.subjects.run_stream)
         if info is None:
-            log.error("run_queue_missing", extra={"stream": self._platform.subjects.run_stream})
+            log.error("run_queue_missing", stream=self._platform.subjects.run_stream)
             return
         await self._platform.pool.execute(sql.CLEAR_EVIDENCE, self._partition, info.created)
 
@@ -305,5 +305,5 @@ class Watch:
             try:
                 await self._platform.bus.publish_acked(self._subject, join_frame(frame))
             except (NotAcknowledged, PublishRefused) as exc:
-                log.warning("engine_record_delayed", extra={"reason": str(exc)})
+                log.warning("engine_record_delayed", reason=str(exc))
                 return

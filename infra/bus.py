@@ -7,7 +7,6 @@ NATS tells only through the error callback, becomes `NotAllowed`; dropped messag
 
 import asyncio
 import itertools
-import logging
 import re
 import ssl
 import time
@@ -32,7 +31,9 @@ from runtara.protocol.errors import (
 )
 from runtara.protocol.messages import Reply
 
-log = logging.getLogger("runtara.bus")
+from .logs import logger
+
+log = logger("bus")
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
@@ -203,7 +204,7 @@ class Bus:
                 if outcome is not None:
                     await outcome
             except Exception:
-                log.exception("handler_failed", extra={"subject": msg.subject})
+                log.exception("handler_failed", subject=msg.subject)
 
         return await self.nats.subscribe(subject, queue=queue, cb=call)
 
@@ -285,15 +286,15 @@ class Bus:
     async def _on_error(self, error: Exception) -> None:
         if isinstance(error, nats.errors.SlowConsumerError):
             self.dropped += 1
-            log.warning("messages_dropped", extra={"subject": error.subject})
+            log.warning("messages_dropped", subject=error.subject)
             return
         violation = _VIOLATION.search(str(error))
         if violation is None:
-            log.debug("nats_error", extra={"error": repr(error)})
+            log.debug("nats_error", error=repr(error))
             return
         action, subject = violation.groups()
         self._violations[subject.lower()] = time.monotonic()
-        log.error("not_allowed", extra={"action": action, "subject": subject})
+        log.error("not_allowed", action=action, subject=subject)
         for answer, asked in list(self._pending.values()):
             if asked.lower() == subject.lower() and not answer.done():
                 answer.set_exception(NotAllowed(action=action, subject=asked))

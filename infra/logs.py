@@ -1,27 +1,61 @@
 """Logs: events with fields, to stderr, JSON unless a terminal reads them.
 
-Code asks `logger("engine")` for a structlog logger and calls `log.info("partition_taken", partition=3)`: event
-names are fixed snake_case words, everything variable is a field. Underneath is always the standard library's
-`logging.getLogger("runtara.…")`, whether or not anyone configured anything: as a library we print nothing of
-our own and never touch stdout, and an application's handlers show `partition_taken partition=3`.
+Code asks `logger("engine")` for a logger in structlog's manner and calls `log.info("partition_taken", partition=3)`:
+event names are fixed snake_case words, everything variable is a field. Underneath is always the standard library's
+`logging.getLogger("runtara.…")`, whether or not anyone configured anything: as a library we print nothing of our own
+and never touch stdout, and an application's handlers show `partition_taken partition=3`.
 
-`configure` is called once, by the command line and by `runtara.sdk.run`, never by a library.
+`configure` is called once, by the command line and by `runtara.sdk.run`, never by a library. structlog itself renders
+the lines for terminals and is imported only then: it brings rich along, which costs every worker 50 ms of its start.
 """
 
 import logging
 import sys
 import traceback
-from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 import orjson
-import structlog
 
 from .settings import LogFormat, LogLevel
 
 ROOT: Final = "runtara"
-Logger = structlog.stdlib.BoundLogger
+
+
+class Logger:
+    """Says events with fields to a standard logger; `bind` makes one that adds fields to each."""
+
+    __slots__ = ("_fields", "_logger")
+
+    def __init__(self, logger: logging.Logger, fields: dict[str, object]) -> None:
+        self._logger = logger
+        self._fields = fields
+
+    def bind(self, **fields: object) -> "Logger":
+        return Logger(self._logger, {**self._fields, **fields})
+
+    def debug(self, event: str, **fields: object) -> None:
+        self._say(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        self._say(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._say(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        self._say(logging.ERROR, event, fields)
+
+    def critical(self, event: str, **fields: object) -> None:
+        self._say(logging.CRITICAL, event, fields)
+
+    def exception(self, event: str, **fields: object) -> None:
+        self._say(logging.ERROR, event, {"exc_info": True, **fields})
+
+    def _say(self, level: int, event: str, fields: dict[str, object]) -> None:
+        if self._logger.isEnabledFor(level):
+            exc_info: Any = fields.pop("exc_info", None)
+            self._logger.log(level, Event(event, {**self._fields, **fields}), exc_info=exc_info, stacklevel=3)
 
 
 class Event:
@@ -39,14 +73,7 @@ class Event:
 
 def logger(part: str, **fields: object) -> Logger:
     """The logger of one part of the system, with `fields` bound to it once."""
-    bound: Logger = structlog.wrap_logger(
-        logging.getLogger(f"{ROOT}.{part}"),
-        processors=[structlog.stdlib.filter_by_level, _to_logging],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        context_class=dict,
-        cache_logger_on_first_use=True,
-    )
-    return bound.bind(**fields)
+    return Logger(logging.getLogger(f"{ROOT}.{part}"), fields)
 
 
 def configure(level: LogLevel = "info", log_format: LogFormat | None = None, *, stream: TextIO | None = None) -> None:
@@ -61,12 +88,6 @@ def configure(level: LogLevel = "info", log_format: LogFormat | None = None, *, 
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger(ROOT).setLevel(level.upper())
-
-
-def _to_logging(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    passed = {name: event.pop(name) for name in ("exc_info", "stack_info", "stacklevel") if name in event}
-    name = str(event.pop("event", ""))
-    return {"msg": Event(name, dict(event)), **passed}
 
 
 def _event_dict(record: logging.LogRecord) -> dict[str, Any]:
@@ -102,6 +123,8 @@ class _ConsoleFormatter(logging.Formatter):
     """A line for people: time of day, level, event, fields."""
 
     def __init__(self, *, colours: bool) -> None:
+        import structlog.dev
+
         super().__init__()
         self._renderer = structlog.dev.ConsoleRenderer(
             colors=colours, pad_event_to=28, exception_formatter=structlog.dev.plain_traceback

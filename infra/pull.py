@@ -10,7 +10,6 @@ which the server sent them; a consumer that is gone raises `ConsumerLost` to who
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Final
@@ -23,8 +22,9 @@ from nats.aio.subscription import Subscription
 from runtara.protocol.errors import Unavailable
 
 from .bus import Bus
+from .logs import logger
 
-log = logging.getLogger("runtara.pull")
+log = logger("pull")
 
 HEARTBEAT_SECONDS: Final = 0.5
 MISSED_HEARTBEATS: Final = 3
@@ -192,7 +192,7 @@ class PullLoop:
                     await self._wanted.wait()
             except TimeoutError:
                 if self._live and loop.time() - self._heard > self._heartbeat * MISSED_HEARTBEATS:
-                    log.debug("pull_lost", extra={"consumer": self._consumer})
+                    log.debug("pull_lost", consumer=self._consumer)
                     self._forget_pulls()
             self._wanted.clear()
             await self._pull()

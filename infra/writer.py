@@ -10,7 +10,6 @@ end except for what waiting cannot mend: a missing right, a stream that stays mi
 """
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable
 from typing import Final
@@ -19,8 +18,9 @@ from runtara.protocol.errors import JournalLost, RuntaraError, StreamMissing
 from runtara.protocol.frames import join_frame, split_frames
 
 from .bus import Bus, NotAcknowledged, PublishRefused
+from .logs import logger
 
-log = logging.getLogger("runtara.writer")
+log = logger("writer")
 
 ACK_TIMEOUT_SECONDS: Final = 5.0
 FIRST_DELAY_SECONDS: Final = 0.05
@@ -59,7 +59,7 @@ class JournalWriter:
     def _fail(self, error: RuntaraError) -> None:
         if self._error is None:
             self._error = error
-            log.critical("journal_writer_failed", extra={"reason": str(error)})
+            log.critical("journal_writer_failed", reason=str(error))
             if self._on_fatal is not None:
                 self._on_fatal(error)
 
@@ -176,6 +176,6 @@ class _Patience:
             self._missing_since = now
         elif now - self._missing_since > MISSING_STREAM_SECONDS:
             raise StreamMissing(stream=self._subject) from error
-        log.warning("journal_write_delayed", extra={"reason": str(error)})
+        log.warning("journal_write_delayed", reason=str(error))
         await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))
         self._delay = min(self._delay * 2, MAX_DELAY_SECONDS)

@@ -38,13 +38,19 @@ def started(state: State | None, record: Started, now: int, source: Source) -> D
 
 
 def start_again(state: State, record: Started | Registered, now: int, source: Source) -> Decision:
-    """The process behind the claim is a new one: its attempt is lost, and it takes the next."""
+    """The process behind the claim is a new one: its attempt is lost, and it takes the next.
+
+    Unless that loss has paused or ended the instance; but a script that is started again by hand resumes it.
+    """
     draft = Draft(state, record.instance, now)
     lose(draft, RESTARTED, at_once=True)
-    if draft.state.status is not Status.QUEUED:
-        error = stale_claim(draft.state, record.instance, draft.state.attempt).error
-        return draft.decision(note="stale", error=error)
-    draft.emit(claimed(record, draft.state.attempt, source))
+    after = draft.state
+    if after.status is Status.QUEUED:
+        draft.emit(claimed(record, after.attempt, source))
+    elif after.status is Status.PAUSED and isinstance(record, Registered):
+        draft.emit(claimed(record, after.attempt + 1, source))
+    else:
+        return draft.decision(note="stale", error=stale_claim(after, record.instance, after.attempt).error)
     return draft.decision()
 
 

@@ -183,6 +183,33 @@ class Lives(RuleBasedStateMachine):
         keys = tuple(data.draw(st.lists(st.sampled_from(known), unique=True))) if known else ()
         self.report(Suspended, {"reason": reason, "keys": keys or tuple(self.state.waits)}, "next")
 
+    # moves that make sense only together, and that chance would rarely find
+
+    def fresh(self, kind: str, **fields: object) -> str:
+        self.nonces += 1
+        key = f"k{self.nonces}"
+        self.report(Parked, {"key": key, "kind": kind, **fields}, "next")
+        return key
+
+    @precondition(lambda self: self.state.claim is not None)
+    @rule(kinds=st.lists(st.sampled_from(["sleep", "signal", "child"]), min_size=1, max_size=2))
+    def fall_asleep(self, kinds: list[str]) -> None:
+        keys = []
+        for kind in kinds:
+            if self.state.claim is not None:
+                child = ChildRequest(workflow="w")
+                keys.append(self.fresh(kind, for_us=3 * SECOND, name="x", child=child))
+        if self.state.claim is not None:
+            self.report(Suspended, {"reason": "parked", "keys": tuple(keys)}, "next")
+
+    @precondition(lambda self: self.state.claim is not None)
+    @rule(name=st.sampled_from(NAMES))
+    def give_a_wait_up(self, name: str) -> None:
+        key = self.fresh("signal", name=name)
+        self.signal(name)
+        if self.state.claim is not None:
+            self.report(Unparked, {"key": key}, "next")
+
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), seq=st.integers(0, 4), report=RECORDED | ENDS)
     def zombie_writes(self, data: st.DataObject, seq: int, report: tuple[type, dict[str, Any]]) -> None:

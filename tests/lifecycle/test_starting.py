@@ -109,6 +109,15 @@ def test_a_script_that_starts_again_from_the_same_source_takes_over_at_once() ->
     assert life.tell(REGISTERED, CONTAINER).events == ()  # the first one, late
 
 
+def test_a_script_that_starts_again_takes_a_pending_pause_back() -> None:
+    life = Life()
+    life.tell(REGISTERED, CONTAINER)
+    life.pause()
+    life.tell(replace(REGISTERED, nonce="n2"), CONTAINER)
+    assert life.types[-3:] == ["AttemptLost", "InstancePaused", "AttemptStarted"]
+    assert (life.status, life.state.attempt, life.state.pause) == (Status.RUNNING, 2, False)
+
+
 def test_another_script_does_not_get_a_running_instance() -> None:
     life = Life()
     life.tell(REGISTERED, SCRIPT)
