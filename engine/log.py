@@ -25,6 +25,7 @@ from .lifecycle import State, effects, is_failure, needs_keys, recorded_keys, wi
 from .streams import Anchor, Fingerprint
 
 SMALL_BATCH_EVENTS: Final = 128
+MAX_COMMIT_SECONDS: Final = 10  # of one batch, 16 MiB at the most
 ROWS_AT_ONCE: Final = 1_000
 MEMO_OVERHEAD_BYTES: Final = 120  # of a memo in JSON, besides key and data
 
@@ -56,6 +57,15 @@ async def take_over(connection: PgConnection, partition: int, token: str) -> Own
         ),
         run_created=row["run_created"],
     )
+
+
+async def bound_transactions(connection: PgConnection) -> None:
+    """Have Postgres end a commit of ours that stands still: stopped in its middle, we would hold the partition's row
+    locked, and nobody could take over. (Before Postgres 17 that covers all but a COPY that waits for its data.)"""
+    limit = f"{MAX_COMMIT_SECONDS}s"
+    await connection.execute(f"SET idle_in_transaction_session_timeout = '{limit}'")
+    if connection.get_server_version().major >= 17:
+        await connection.execute(f"SET transaction_timeout = '{limit}'")
 
 
 async def renew(connection: PgConnection, partition: int, token: str) -> None:

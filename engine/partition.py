@@ -78,6 +78,7 @@ class PartitionLoop:
             ownership = await event_log.take_over(connection, self._partition, token)
             if ownership is None:
                 return
+            await event_log.bound_transactions(connection)
             info = await check_anchor(self._platform.bus, self._stream, ownership.anchor)
             check_config(info, self._platform.journal_config(self._partition))
             log.info("partition_taken", partition=self._partition, cursor=ownership.anchor.cursor)

@@ -73,7 +73,6 @@ events: Final = Table(
     Column("data", JSON, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     UniqueConstraint("tenant", "instance", "version"),
-    Index("ix_events_key", "tenant", "instance", "key", postgresql_where=text("key IS NOT NULL")),
     Index(
         "uq_events_command", "tenant", "instance", "command", unique=True, postgresql_where=text("command IS NOT NULL")
     ),
@@ -106,7 +105,7 @@ instances: Final = Table(
     Index("ix_instances_listing", "tenant", "created_at", "instance"),
     Index("ix_instances_queued", "partition", postgresql_where=text("status = 'queued'")),
     Index("ix_instances_running", "partition", postgresql_where=text("status = 'running'")),
-    Index("ix_instances_labels", "labels", postgresql_using="gin"),
+    Index("ix_instances_labels", "labels", postgresql_using="gin", postgresql_where=text("labels <> '{}'")),
     postgresql_with={"fillfactor": "70"},  # most updates touch no indexed column: leave room for them in the page
 )
 

@@ -61,6 +61,7 @@ class Laws:
         self.attempt = 0
         self.received: list[tuple[int, str]] = []
         self.assigned: dict[str, int] = {}
+        self.consumed: set[int] = set()
         self.memos: dict[str, tuple[int, AnyEvent]] = {}
 
     def check(
@@ -138,7 +139,7 @@ class Laws:
             case WaitResolved() if event.signal is not None:
                 self._assigned(state, event)
             case WaitAbandoned():
-                self.assigned.pop(event.key or "", None)
+                self.assigned.pop(event.key or "", None)  # and then it must be pending again
             case AttemptLost():
                 self.losses += event.counts
         if isinstance(event, NEW):
@@ -162,6 +163,7 @@ class Laws:
             case InstanceRetried() | InstanceContinued():
                 self.cancelled, self.mode = False, "normal"
                 self.losses, self.due, self.memos = 0, {}, {}
+                self.consumed |= set(self.assigned.values())
                 self.assigned = {}
 
     def _assigned(self, state: State, event: WaitResolved) -> None:
@@ -228,13 +230,9 @@ class Laws:
         assert len(set(pending)) == len(pending), "law 10: a signal is twice in the queue"
         for queue in state.pending.values():
             assert [s.version for s in queue] == sorted(s.version for s in queue), "law 10: signals out of order"
-        lost = {version for version, _ in self.received} - set(pending) - self._ever_assigned(state)
+        held = {*pending, *self.assigned.values(), *self.consumed}
+        lost = {version for version, _ in self.received} - held
         assert not lost, f"law 10: signals {lost} were lost"
-
-    def _ever_assigned(self, state: State) -> set[int]:
-        self._given = getattr(self, "_given", set()) | set(self.assigned.values())
-        returned = {signal.version for queue in state.pending.values() for signal in queue}
-        return self._given - returned
 
     def _memos(self, state: State, log: list[tuple[int, AnyEvent]]) -> None:
         memos: dict[str, tuple[int, AnyEvent]] = {}

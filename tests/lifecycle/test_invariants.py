@@ -104,7 +104,8 @@ class Lives(RuleBasedStateMachine):
         before = self.life.state_or_none
         decision = self.life.tell(record, source)
         self.laws.check(before, record, self.life.now, decision, self.life.log)
-        if decision.events and not isinstance(record, Progress | Log):  # best effort; nobody sends those again
+        is_best_effort = isinstance(record, Progress | Log)  # nobody sends those again
+        if decision.events and decision.note != "stale" and not is_best_effort:
             self.applied.append((record, source))
 
     def nonce(self) -> str:

@@ -1,8 +1,8 @@
 """the core tables"""
 
+from sqlalchemy.dialects import postgresql
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
@@ -40,13 +40,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("tenant", "instance", "version", name=op.f("uq_events_tenant_instance_version")),
     )
     op.create_index(
-        "ix_events_key",
-        "events",
-        ["tenant", "instance", "key"],
-        unique=False,
-        postgresql_where=sa.text("key IS NOT NULL"),
-    )
-    op.create_index(
         "uq_events_command",
         "events",
         ["tenant", "instance", "command"],
@@ -79,7 +72,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant", "instance"),
         postgresql_with={"fillfactor": "70"},
     )
-    op.create_index("ix_instances_labels", "instances", ["labels"], unique=False, postgresql_using="gin")
+    op.create_index(
+        "ix_instances_labels",
+        "instances",
+        ["labels"],
+        unique=False,
+        postgresql_using="gin",
+        postgresql_where=sa.text("labels <> '{}'"),
+    )
     op.create_index("ix_instances_listing", "instances", ["tenant", "created_at", "instance"], unique=False)
     op.create_index(
         "ix_instances_queued", "instances", ["partition"], unique=False, postgresql_where=sa.text("status = 'queued'")
@@ -172,10 +172,14 @@ def downgrade() -> None:
     op.drop_index("ix_instances_running", table_name="instances", postgresql_where=sa.text("status = 'running'"))
     op.drop_index("ix_instances_queued", table_name="instances", postgresql_where=sa.text("status = 'queued'"))
     op.drop_index("ix_instances_listing", table_name="instances")
-    op.drop_index("ix_instances_labels", table_name="instances", postgresql_using="gin")
+    op.drop_index(
+        "ix_instances_labels",
+        table_name="instances",
+        postgresql_using="gin",
+        postgresql_where=sa.text("labels <> '{}'"),
+    )
     op.drop_table("instances")
     op.drop_index("uq_events_command", table_name="events", postgresql_where=sa.text("command IS NOT NULL"))
-    op.drop_index("ix_events_key", table_name="events", postgresql_where=sa.text("key IS NOT NULL"))
     op.drop_table("events")
     op.drop_table("deployment")
     # ### end Alembic commands ###
