@@ -53,6 +53,7 @@ class RunQueue:
         self._ids = itertools.count()
         self._inbox = bus.new_inbox()
         self._arrived = asyncio.Event()
+        self._awaited: dict[str, asyncio.Future[None]] = {}
 
     def put(self, due: RunDue) -> None:
         if len(self._waiting) < MAX_QUEUED:
@@ -69,6 +70,19 @@ class RunQueue:
         finally:
             if not self._bus.nats.is_closed:
                 await subscription.unsubscribe()
+
+    async def forget(self, subjects: set[str]) -> None:
+        """Publish none of these any more; returns when the queue has stored, or lost, those that are under way."""
+        self._waiting = deque(due for due in self._waiting if due.subject not in subjects)
+        stored = []
+        for due, _ in self._in_flight.values():
+            if due.subject in subjects:
+                loop = asyncio.get_running_loop()
+                stored.append(self._awaited.setdefault(due.subject, loop.create_future()))
+        if stored:
+            await asyncio.wait(stored, timeout=PUBLISH_TIMEOUT_SECONDS)
+            for subject in subjects:
+                self._awaited.pop(subject, None)
 
     async def _wait(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -88,6 +102,9 @@ class RunQueue:
         found = self._in_flight.pop(msg.subject[len(self._inbox) + 1 :], None)
         if found is None:
             return
+        awaited = self._awaited.pop(found[0].subject, None)
+        if awaited is not None:
+            awaited.set_result(None)
         if self._waiting:
             self._arrived.set()
         if not msg.data:  # no responders: the stream is not there

@@ -172,6 +172,7 @@ class Outlets:
             self._mouth.say(answer.reply, _encode(answer.message))
 
     async def _withdraw_and_answer(self, subjects: list[str], answers: list[Answer]) -> None:
+        await self._runs.forget(set(subjects))
         for subject in subjects:
             await withdraw(self._platform.bus, self._subjects, subject)
         self._say(answers)

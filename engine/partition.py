@@ -25,6 +25,7 @@ from runtara.protocol.records import Command, Owner, Report, Start, Unreadable, 
 from . import log as event_log
 from .cache import Id, InstanceCache
 from .fold import Context, Fold
+from .lifecycle import needs_keys
 from .log import Ownership
 from .outlets import Outlets
 from .platform import Platform
@@ -37,6 +38,8 @@ log = logger("partition")
 
 RETRY_SECONDS: Final = 0.5
 RENEW_SECONDS: Final = 1.0
+
+Records = list[WireRecord | Unreadable]
 
 
 class PartitionLoop:
@@ -198,24 +201,46 @@ class Tenure:
         await self._commit([await self._without_culprits(frame)])
 
     async def _without_culprits(self, frame: Frame) -> Frame:
-        """The frame with each uncommittable record replaced by its rejection, and by what ends its attempt."""
-        rejections = list(frame.rejections)
-        kept: list[WireRecord | Unreadable] = []
-        for record in frame.records:
-            error = await self._trial(msgspec.structs.replace(frame, records=[record], rejections=[]))
-            if error is None:
-                kept.append(record)
-                continue
-            reason = f"it could not be committed: {error}"
-            rejections.append(Rejection(reason=reason, payload=encode_frame([record])))
-            if isinstance(record, Report):
-                claim = {field: getattr(record, field) for field in ("instance", "attempt", "nonce", "seq")}
-                kept.append(Unreadable(**claim, reason="its record could not be committed"))
-        return msgspec.structs.replace(frame, records=kept, rejections=rejections)
+        """The frame with each record that cannot be committed replaced by its rejection, and by what ends its attempt.
 
-    async def _trial(self, frame: Frame) -> Exception | None:
-        """Whether a frame could be committed, found out by writing it and rolling back."""
-        fold = await self._fold([frame])
+        A record is tried behind the ones before it: alone, a report would be a gap, which is another decision.
+        """
+        kept: Records = []
+        rest, rejections = list(frame.records), list(frame.rejections)
+        while (error := await self._trial(frame, kept + rest)) is not None:
+            if not rest:  # without any of its records' own doing
+                reason = f"it could not be committed: {error}"
+                return msgspec.structs.replace(
+                    frame, records=[], rejections=[Rejection(reason=reason, payload=frame.data)]
+                )
+            good, error = await self._first_culprit(frame, kept, rest, error)
+            culprit = rest[good]
+            reason = f"it could not be committed: {error}"
+            rejections.append(Rejection(reason=reason, payload=encode_frame([culprit])))
+            kept += rest[:good]
+            if isinstance(culprit, Report):
+                claim = {field: getattr(culprit, field) for field in ("instance", "attempt", "nonce", "seq")}
+                kept.append(Unreadable(**claim, reason="its record could not be committed"))
+            rest = rest[good + 1 :]
+        return msgspec.structs.replace(frame, records=kept + rest, rejections=rejections)
+
+    async def _first_culprit(
+        self, frame: Frame, kept: Records, rest: Records, error: Exception
+    ) -> tuple[int, Exception]:
+        """How many of `rest` can be committed behind `kept`, and why one more cannot; found by halving."""
+        good, bad = 0, len(rest)
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            found = await self._trial(frame, kept + rest[:middle])
+            if found is None:
+                good = middle
+            else:
+                bad, error = middle, found
+        return good, error
+
+    async def _trial(self, frame: Frame, records: Records) -> Exception | None:
+        """Whether a frame of these records could be committed, found out by writing it and rolling back."""
+        fold = await self._fold([msgspec.structs.replace(frame, records=records, rejections=[])])
         self._forget(fold)
         try:
             await event_log.try_commit(self._connection, self._ownership, fold, before=self._anchor)
@@ -259,7 +284,7 @@ class Tenure:
 
     def _keep(self, fold: Fold) -> None:
         for row in fold.changed.values():
-            if row.state.status.is_terminal:
+            if row.state.status.is_terminal or needs_keys(row.state):  # after a retry its keys are read again
                 self._cache.discard((row.tenant, row.instance))
             else:
                 self._cache.put(row)

@@ -79,7 +79,7 @@ class ChildRequested(Event, frozen=True, kw_only=True):
 
 
 class WaitResolved(Event, frozen=True, kw_only=True):
-    """The one outcome of a park. `signal`: the version of the SignalReceived it consumed; `error`: why a child failed."""
+    """The one outcome of a park. `signal`: version of the SignalReceived it consumed; `error`: why a child failed."""
 
     outcome: Literal["slept", "signal", "timeout", "child"]
     signal: int | None = None

@@ -1,0 +1,38 @@
+"""The commands of `runtara`, put together. Each imports the part it needs when it runs: `list` knows no engine."""
+
+import typer
+
+from . import audit, instances, local, parts, workflows
+
+app = typer.Typer(
+    name="runtara",
+    help="Durable execution: workflows that survive crashes, restarts and deployments.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("dev")(local.dev)
+app.command("demo")(local.demo)
+app.command("run")(local.run)
+
+app.command("engine")(parts.engine)
+app.command("worker")(parts.worker)
+app.command("runner")(parts.runner)
+app.command("migrate")(parts.migrate)
+
+app.command("start")(instances.start)
+app.command("list")(instances.list_instances)
+app.command("show")(instances.show)
+app.command("result")(instances.result)
+app.command("log")(instances.log)
+app.command("tail")(instances.tail)
+app.command("pause")(instances.pause)
+app.command("resume")(instances.resume)
+app.command("cancel")(instances.cancel)
+app.command("retry")(instances.retry)
+app.command("signal")(instances.signal)
+
+app.add_typer(workflows.app, name="workflow")
+app.add_typer(audit.app, name="audit")

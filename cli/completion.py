@@ -1,0 +1,32 @@
+"""Tab completion of instance ids and workflow names, where a platform can be reached quickly; else none."""
+
+import asyncio
+import contextlib
+from typing import Final
+
+SECONDS: Final = 1.0
+MAX_IDS: Final = 50
+
+
+def complete_instance(incomplete: str) -> list[str]:
+    return [name for name in _ask("instances") if name.startswith(incomplete)]
+
+
+def complete_workflow(incomplete: str) -> list[str]:
+    return [name for name in _ask("workflows") if name.startswith(incomplete)]
+
+
+def _ask(what: str) -> list[str]:
+    names: list[str] = []
+    with contextlib.suppress(Exception):  # completion never disturbs a command line with an error
+        names = asyncio.run(_names(what))
+    return names
+
+
+async def _names(what: str) -> list[str]:
+    from runtara.sdk.client import Client
+
+    async with asyncio.timeout(SECONDS), Client() as client:
+        if what == "workflows":
+            return [view.id for view in await client.workflows()]
+        return [view.id for view in (await client.list(limit=MAX_IDS)).instances]

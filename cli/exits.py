@@ -1,0 +1,67 @@
+"""Exit codes, a contract with scripts: 0 done, 1 failed or a negative verdict, 2 usage, 3 not found, 4 illegal
+transition or conflict, 5 platform unreachable, 124 timed out. Errors become one clear line on stderr."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import msgspec
+import typer
+
+from runtara.protocol.errors import (
+    BadInput,
+    ExecutionFailed,
+    IllegalTransition,
+    InstanceNotFound,
+    ResultTimeout,
+    RuntaraError,
+    StartConflict,
+    TooManySignals,
+    Unavailable,
+    UnknownWorkflow,
+)
+
+FAILED: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+CONFLICT: Final = 4
+UNREACHABLE: Final = 5
+TIMED_OUT: Final = 124
+
+_CODES: Final[tuple[tuple[type[RuntaraError], int], ...]] = (
+    (ResultTimeout, TIMED_OUT),
+    (InstanceNotFound, NOT_FOUND),
+    (UnknownWorkflow, NOT_FOUND),
+    (IllegalTransition, CONFLICT),
+    (StartConflict, CONFLICT),
+    (TooManySignals, CONFLICT),
+    (ExecutionFailed, FAILED),
+    (BadInput, USAGE),
+    (Unavailable, UNREACHABLE),
+)
+
+
+def exit_code(error: RuntaraError) -> int:
+    return next((code for cls, code in _CODES if isinstance(error, cls)), FAILED)
+
+
+def run(coroutine: Coroutine[Any, Any, None], *, as_json: bool = False) -> None:
+    """Run a command; its error becomes a line on stderr (a JSON object with `--json`) and an exit code."""
+    try:
+        asyncio.run(coroutine)
+    except RuntaraError as exc:
+        fail(exc, as_json=as_json)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has enough of it
+        raise typer.Exit(0) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def fail(error: RuntaraError, *, as_json: bool = False) -> None:
+    if as_json:
+        sys.stderr.write(msgspec.json.encode({"error": error.to_wire()}).decode() + "\n")
+    else:
+        sys.stderr.write(f"error: {error}\n")
+    raise typer.Exit(exit_code(error))

@@ -1,0 +1,51 @@
+"""Options that many commands have, and what they mean."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import orjson
+import typer
+
+from runtara.infra.settings import Settings
+from runtara.protocol.errors import InvalidInput
+
+from .completion import complete_instance, complete_workflow
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document a line, for programs.")]
+Tenant = Annotated[str | None, typer.Option("--tenant", metavar="ID", help="The tenant to act in (default: default).")]
+InstanceId = Annotated[str, typer.Argument(metavar="ID", help="An instance's id.", autocompletion=complete_instance)]
+WorkflowName = Annotated[
+    str, typer.Argument(metavar="WORKFLOW", help="A workflow's name.", autocompletion=complete_workflow)
+]
+Labels = Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="A label; may be repeated.")]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the log.")]
+STDIN: Final = "-"
+
+
+def settings_for(tenant: str | None = None, **flags: object) -> Settings:
+    return Settings.load({"tenant": tenant, **flags})
+
+
+def parse_labels(labels: list[str] | None) -> dict[str, str]:
+    parsed = {}
+    for label in labels or []:
+        key, equals, value = label.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{label!r} is not K=V", param_hint="--label")
+        parsed[key] = value
+    return parsed
+
+
+def parse_input(text: str | None, workflow: str) -> dict[str, object]:
+    """`--input`: JSON, `@FILE`, or `-` for standard input; one object by parameter name."""
+    if text is None:
+        return {}
+    source = sys.stdin.read() if text == STDIN else Path(text[1:]).read_text() if text.startswith("@") else text
+    try:
+        value = orjson.loads(source)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidInput(workflow=workflow, reason=f"not JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise InvalidInput(workflow=workflow, reason="give one JSON object with the parameters by name")
+    return value

@@ -1,0 +1,169 @@
+"""What commands print: tables and colours for people at a terminal, one JSON document a line for programs."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runtara.protocol.messages import EventView, InstanceView, Status, WorkflowView
+
+WIDE: Final = 200  # columns where no terminal says how many it has
+_COLOURS: Final = {
+    Status.QUEUED: "cyan", Status.RUNNING: "blue", Status.SLEEPING: "magenta", Status.WAITING: "magenta",
+    Status.PAUSED: "yellow", Status.COMPLETED: "green", Status.FAILED: "red", Status.CANCELLED: "yellow",
+}  # fmt: skip
+MAX_CELL: Final = 100
+
+
+def console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def rfc3339(at_us: int | None) -> str | None:
+    if at_us is None:
+        return None
+    return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def for_people(at_us: int | None) -> str:
+    return "" if at_us is None else datetime.fromtimestamp(at_us / 1e6, UTC).astimezone().strftime("%d %b %H:%M:%S")
+
+
+def print_json(document: object) -> None:
+    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+    sys.stdout.flush()
+
+
+def instance_json(view: InstanceView) -> dict[str, object]:
+    """The fields of `show --json`; scripts rely on their names."""
+    return {
+        "id": view.id,
+        "tenant": view.tenant,
+        "workflow": view.workflow,
+        "status": view.status.value,
+        "attempt": view.attempt,
+        "restarts": view.restarts,
+        "version": view.version,
+        "input": view.input,
+        "result": view.result,
+        "error": view.error,
+        "labels": view.labels,
+        "progress": view.progress,
+        "worker": view.worker,
+        "created_at": rfc3339(view.created_at),
+        "updated_at": rfc3339(view.updated_at),
+        "wake_at": rfc3339(view.wake_at),
+        "note": view.note,
+    }
+
+
+def event_json(event: EventView) -> dict[str, object]:
+    return {
+        "instance": event.instance,
+        "version": event.version,
+        "type": event.type,
+        "at": rfc3339(event.at),
+        "attempt": event.attempt,
+        "key": event.key,
+        "actor": event.actor,
+        "data": event.data,
+    }
+
+
+def status_text(status: Status) -> Text:
+    return Text(status.value, style=_COLOURS[status])
+
+
+def print_table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def print_instances(views: Sequence[InstanceView]) -> None:
+    print_table(
+        ("ID", "WORKFLOW", "STATUS", "ATTEMPT", "RESTARTS", "UPDATED", "LABELS"),
+        [
+            (
+                view.id,
+                view.workflow,
+                status_text(view.status),
+                str(view.attempt),
+                str(view.restarts),
+                for_people(view.updated_at),
+                " ".join(f"{key}={value}" for key, value in sorted(view.labels.items())),
+            )
+            for view in views
+        ],
+    )
+
+
+def print_instance(view: InstanceView, hosted: str | None = None) -> None:
+    rows: list[tuple[str, str | Text]] = [
+        ("id", view.id),
+        ("tenant", view.tenant),
+        ("workflow", view.workflow),
+        ("status", status_text(view.status)),
+        ("attempt", f"{view.attempt} ({view.restarts} restarts)"),
+        ("created", for_people(view.created_at)),
+        ("updated", for_people(view.updated_at)),
+    ]
+    if view.wake_at is not None:
+        rows.append(("wakes", for_people(view.wake_at)))
+    if view.progress is not None:
+        rows.append(("progress", f"{view.progress[0]} of {view.progress[1] or '?'}"))
+    if view.labels:
+        rows.append(("labels", " ".join(f"{k}={v}" for k, v in sorted(view.labels.items()))))
+    rows.append(("input", _short(bytes(view.input))))
+    if view.status is Status.COMPLETED:
+        rows.append(("result", _short(bytes(view.result))))
+    if view.error is not None:
+        rows.append(("error", view.error.message))
+    rows += [("note", note) for note in (view.note, hosted) if note]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    console().print(table)
+
+
+def event_line(event: EventView, *, with_instance: bool = False) -> Text:
+    """One event as one line."""
+    at = datetime.fromtimestamp(event.at / 1e6, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    line = Text(f"{at}  ")
+    if with_instance:
+        line.append(f"{event.instance}  ", style="bold")
+    line.append(f"{event.version:>5}  ", style="dim")
+    line.append(f"{event.type:<18} ", style="cyan")
+    line.append(f"#{event.attempt} ", style="dim")
+    if event.key is not None:
+        line.append(f"{event.key}  ", style="bold")
+    line.append(_short(bytes(event.data)), style="dim")
+    return line
+
+
+def print_workflows(views: Sequence[WorkflowView]) -> None:
+    print_table(
+        ("WORKFLOW", "KIND", "CODE", "WORKERS", "REGISTERED"),
+        [(view.id, view.kind, view.code_version[:12], hosting(view), for_people(view.registered_at)) for view in views],
+    )
+
+
+def hosting(view: WorkflowView) -> str:
+    if view.workers:
+        return str(len(view.workers))
+    return f"none since {for_people(view.hosted_until)}" if view.hosted_until else "none"
+
+
+def _short(data: bytes) -> str:
+    text = data.decode()
+    return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"

@@ -1,0 +1,56 @@
+"""A whole platform on this machine: embedded servers (or the ones that the settings name), an engine, workers.
+
+Order of starting: servers, deployment, engine, workers; of leaving: the reverse, so that workers can still hand over
+what they run and the engine can still commit it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtara.infra.lifetime import Service
+from runtara.infra.settings import Settings
+
+from .children import Part
+from .parts import connect
+
+
+class LocalPlatform(Service):
+    """`settings` are those that reach it, once it is open. `data` is made if need be."""
+
+    def __init__(
+        self, settings: Settings, data: Path, targets: Sequence[str], *, processes: int = 1, reload: bool = False
+    ) -> None:
+        super().__init__("platform")
+        self.settings = settings
+        self._data = data
+        self._targets = list(targets)
+        self._processes = processes
+        self._reload = reload
+
+    async def open(self) -> None:
+        if self.settings.nats_url is None or self.settings.database_url is None:
+            await self._embed()
+        await self._create()
+        await self.enter(Part(self.settings, ["engine"]))
+        if self._targets:
+            options = ["--processes", str(self._processes), *(["--reload"] if self._reload else [])]
+            await self.enter(Part(self.settings, ["worker", *self._targets, *options]))
+
+    async def _embed(self) -> None:
+        from runtara.compose.embedded import EmbeddedServers
+
+        servers = await self.enter(EmbeddedServers(self._data))
+        self.settings = dataclasses.replace(
+            self.settings,
+            nats_url=servers.nats_url,
+            nats_user=servers.nats_user,
+            nats_password=servers.nats_password,
+            database_url=servers.database_url,
+        )
+
+    async def _create(self) -> None:
+        from runtara.engine.setup import create_deployment
+
+        async with await connect(self.settings) as bus:
+            await create_deployment(self.settings, bus)

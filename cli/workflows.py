@@ -1,0 +1,75 @@
+"""`runtara workflow`: what can be started, and who hosts it."""
+
+from typing import Annotated
+
+import msgspec
+import typer
+
+from runtara.protocol.errors import UnknownWorkflow
+from runtara.protocol.messages import WorkflowView
+from runtara.sdk.client import Client
+
+from . import exits, output
+from .options import AsJson, Tenant, WorkflowName, settings_for
+
+app = typer.Typer(help="Workflows that were registered.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_workflows(tenant: Tenant = None, as_json: AsJson = False) -> None:
+    """List the workflows that can be started."""
+
+    async def go() -> None:
+        async with Client(settings_for(tenant)) as client:
+            views = await client.workflows()
+        if as_json:
+            for view in views:
+                output.print_json(_json(view))
+        else:
+            output.print_workflows(views)
+
+    exits.run(go(), as_json=as_json)
+
+
+@app.command("show")
+def show(name: WorkflowName, tenant: Tenant = None, as_json: AsJson = False) -> None:
+    """Show a workflow: its parameters, its options, its workers."""
+
+    async def go() -> None:
+        async with Client(settings_for(tenant)) as client:
+            view = next((view for view in await client.workflows() if view.id == name), None)
+        if view is None:
+            raise UnknownWorkflow(workflow=name, hint="")
+        if as_json:
+            output.print_json(_json(view))
+        else:
+            output.print_workflows([view])
+            output.console().print(view.description)
+            output.console().print_json(bytes(view.parameters).decode())
+
+    exits.run(go(), as_json=as_json)
+
+
+@app.command("delete")
+def delete(
+    name: WorkflowName,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    tenant: Tenant = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a workflow off the list. Its instances stay; a worker that hosts it registers it again."""
+    if not yes:
+        typer.confirm(f"forget workflow {name}?", abort=True)
+
+    async def go() -> None:
+        async with Client(settings_for(tenant)) as client:
+            await client.forget_workflow(name)
+
+    exits.run(go(), as_json=as_json)
+
+
+def _json(view: WorkflowView) -> dict[str, object]:
+    document: dict[str, object] = msgspec.structs.asdict(view)
+    document["registered_at"] = output.rfc3339(view.registered_at)
+    document["hosted_until"] = output.rfc3339(view.hosted_until)
+    return document

@@ -1,0 +1,274 @@
+"""A peer that speaks the wire by hand: raw frames as client, worker, runner or engine, and what comes back.
+
+Nothing here uses the SDK: the tests of the engine say what travels, and read what the engine wrote from Postgres.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import asyncpg
+import msgspec
+from msgspec import Raw
+from nats.aio.msg import Msg
+
+from runtara.infra.bus import Bus
+from runtara.infra.postgres import open_pool
+from runtara.infra.settings import Settings
+from runtara.projections import audit
+from runtara.protocol.frames import encode_frame
+from runtara.protocol.ids import new_nonce, partition_of
+from runtara.protocol.messages import (
+    ClaimAnswer,
+    Claimed,
+    CommandAnswer,
+    CommitAnswer,
+    InstanceView,
+    RegisterReply,
+    RegisterRequest,
+    Registration,
+)
+from runtara.protocol.records import Checkpointed, Command, Completed, Record, Report, Start, Started
+from runtara.protocol.subjects import Subjects
+
+from .polling import eventually
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Report)
+ANSWER_SECONDS: Final = 10.0
+
+
+class Inbox:
+    """Where answers to one question come; `next(type)` decodes them in the order in which they came."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self.messages: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def next(self, type: type[T], *, within: float = ANSWER_SECONDS) -> T:
+        async with asyncio.timeout(within):
+            return msgspec.json.decode(await self.messages.get(), type=type)
+
+
+class Held:
+    """A claim that was won, and the reports under it, numbered as they must be."""
+
+    def __init__(self, peer: "Peer", answer: Claimed, worker: str) -> None:
+        self.peer = peer
+        self.answer = answer
+        self.instance = answer.instance
+        self.attempt = answer.attempt
+        self.nonce = answer.nonce
+        self.worker = worker
+        self.seq = 0
+
+    def record(self, kind: type[R], *, seq: int | None = None, **fields: Any) -> R:
+        """A report under this claim; with the next number unless `seq` is given."""
+        if seq is None:
+            self.seq += 1
+            seq = self.seq
+        return kind(instance=self.instance, attempt=self.attempt, nonce=self.nonce, seq=seq, **fields)
+
+    def step(self, key: str, value: bytes = b"1", **fields: Any) -> Checkpointed:
+        return self.record(Checkpointed, key=key, data=Raw(b'{"kind":"step","value":%s}' % value), **fields)
+
+    async def publish(self, *records: Record) -> int:
+        """One frame; the sequence that the journal gave it."""
+        return await self.peer.report(self.worker, *records)
+
+    async def commit(self, *records: Record) -> CommitAnswer:
+        """One frame, and the engine's answer to it after its commit."""
+        return await self.peer.commit(self.worker, *records)
+
+    async def complete(self, result: bytes = b"null") -> None:
+        answer = await self.commit(self.record(Completed, result=Raw(result)))
+        assert answer.rejected == []
+
+
+class Peer:
+    """`partitions` as the deployment has them; `tenant` is the one it belongs to."""
+
+    def __init__(self, settings: Settings, bus: Bus, pool: "asyncpg.Pool[asyncpg.Record]", tenant: str) -> None:
+        self.settings = settings
+        self.subjects = Subjects(settings.deployment)
+        self.bus = bus
+        self.pool = pool
+        self.tenant = tenant
+        self._prefix = f"{bus.inbox}.peer"
+        self._inboxes: dict[str, Inbox] = {}
+
+    # publishing
+
+    def partition(self, instance: str, tenant: str | None = None) -> int:
+        return partition_of(tenant or self.tenant, instance, self.settings.partitions)
+
+    async def raw(self, subject: str, payload: bytes) -> int:
+        """Any bytes on any subject of the journal."""
+        return (await self.bus.publish_acked(subject, payload)).seq
+
+    async def say(self, *records: Record, client: str = "c1") -> int:
+        """A frame of commands, as a client."""
+        subject = self.subjects.commands(self.partition(records[0].instance), self.tenant, client)
+        return await self.raw(subject, encode_frame(records))
+
+    async def report(self, worker: str, *records: Record) -> int:
+        """A frame of reports, as a worker."""
+        subject = self.subjects.worker_reports(self.partition(records[0].instance), self.tenant, worker)
+        return await self.raw(subject, encode_frame(records))
+
+    async def engine_says(self, partition: int, *records: Record) -> int:
+        return await self.raw(self.subjects.engine(partition), encode_frame(records))
+
+    # asking
+
+    async def open(self) -> None:
+        await self.bus.subscribe(f"{self._prefix}.*", self._on_answer)
+
+    def inbox(self) -> Inbox:
+        inbox = Inbox(f"{self._prefix}.{secrets.token_hex(6)}")
+        self._inboxes[inbox.subject] = inbox
+        return inbox
+
+    def _on_answer(self, msg: Msg) -> None:
+        if msg.subject in self._inboxes:
+            self._inboxes[msg.subject].messages.put_nowait(msg.data)
+
+    async def ask(self, command: Command) -> CommandAnswer:
+        """A command, and its answer after the commit."""
+        inbox = self.inbox()
+        await self.say(msgspec.structs.replace(command, reply=inbox.subject))
+        return await inbox.next(CommandAnswer)
+
+    async def commit(self, worker: str, *records: Record) -> CommitAnswer:
+        inbox = self.inbox()
+        await self.report(worker, *(msgspec.structs.replace(record, reply=inbox.subject) for record in records))
+        return await inbox.next(CommitAnswer)
+
+    async def api(self, verb: str, question: object, answer: type[T], instance: str | None = None) -> T:
+        return await self.bus.call(self.subjects.api(self.tenant, verb, instance), question, answer)
+
+    async def get(self, instance: str) -> InstanceView:
+        return await self.api("get", {}, InstanceView, instance)
+
+    async def register(self, *workflows: str, worker: str = "w1", kind: str = "pool") -> RegisterReply:
+        request = RegisterRequest(
+            worker=worker, workflows=[Registration(workflow=name, kind=kind) for name in workflows]
+        )
+        return await self.api("register", request, RegisterReply)
+
+    async def start(self, instance: str, workflow: str = "wf", *, input: bytes = b"{}", id: str = "") -> CommandAnswer:
+        """Start an instance of a workflow that is registered."""
+        return await self.ask(
+            Start(instance=instance, id=id or f"start-{instance}", workflow=workflow, input=Raw(input))
+        )
+
+    async def claim(self, instance: str, *, attempt: int = 1, worker: str = "w1", nonce: str | None = None) -> Held:
+        """A claim that must be won."""
+        answer = await self.try_claim(instance, attempt=attempt, worker=worker, nonce=nonce)
+        assert isinstance(answer, Claimed), answer
+        return Held(self, answer, worker)
+
+    async def try_claim(
+        self, instance: str, *, attempt: int = 1, worker: str = "w1", nonce: str | None = None
+    ) -> ClaimAnswer:
+        inbox = self.inbox()
+        record = Started(
+            instance=instance, attempt=attempt, worker=worker, nonce=nonce or new_nonce(), reply=inbox.subject
+        )
+        await self.report(worker, record)
+        return await inbox.next(ClaimAnswer)  # type: ignore[arg-type]  # a union
+
+    async def started(self, instance: str, *, worker: str = "w1") -> Held:
+        """An instance that runs at `worker`, in its first attempt."""
+        answer = await self.start(instance)
+        assert answer.error is None, answer
+        return await self.claim(instance, worker=worker)
+
+    # what the engine wrote
+
+    async def folded(self, sequence: int, partition: int = 0) -> None:
+        """Until the engine has committed the journal up to `sequence`."""
+
+        async def is_folded() -> bool:
+            return bool(await self.cursor(partition) >= sequence)
+
+        await eventually(is_folded, within=20, what=f"cursor of partition {partition} at {sequence}")
+
+    async def cursor(self, partition: int = 0) -> int:
+        return int(await self.pool.fetchval("SELECT cursor FROM partitions WHERE id = $1", partition))
+
+    async def events(self, instance: str, tenant: str | None = None) -> list[asyncpg.Record]:
+        return await self.pool.fetch(
+            "SELECT * FROM events WHERE tenant = $1 AND instance = $2 ORDER BY version", tenant or self.tenant, instance
+        )
+
+    async def types(self, instance: str, tenant: str | None = None) -> list[str]:
+        return [row["type"] for row in await self.events(instance, tenant)]
+
+    async def until_type(self, instance: str, type: str, *, times: int = 1, within: float = 10.0) -> list[str]:
+        """Until the instance has so many events of that type; all its types then."""
+
+        async def there() -> list[str]:
+            types = await self.types(instance)
+            return types if types.count(type) >= times else []
+
+        return await eventually(there, within=within, what=f"{times} {type} of {instance}")
+
+    async def row(self, instance: str, tenant: str | None = None) -> asyncpg.Record | None:
+        return await self.pool.fetchrow(
+            "SELECT * FROM instances WHERE tenant = $1 AND instance = $2", tenant or self.tenant, instance
+        )
+
+    async def status(self, instance: str) -> str | None:
+        row = await self.row(instance)
+        return row["status"] if row is not None else None
+
+    async def until_status(self, instance: str, status: str, *, within: float = 10.0) -> None:
+        async def reached() -> None:
+            assert await self.status(instance) == status
+
+        async def is_reached() -> bool:
+            await reached()
+            return True
+
+        await eventually(is_reached, within=within)
+
+    async def rejected(self) -> list[asyncpg.Record]:
+        return await self.pool.fetch("SELECT * FROM rejected ORDER BY id")
+
+    async def verify(self) -> audit.Verdict:
+        async with self.pool.acquire() as connection:
+            return await audit.verify(connection)
+
+    async def replay(self) -> audit.Verdict:
+        async with self.pool.acquire() as connection:
+            return await audit.replay(connection)
+
+    async def is_sound(self) -> None:
+        """The chains are whole, and the projections say what the log says."""
+        assert (await self.verify()).findings == []
+        assert (await self.replay()).findings == []
+
+    # NATS
+
+    async def waiting_runs(self) -> list[str]:
+        """The subjects that wait in the run queue (or are in flight)."""
+        question = {"subjects_filter": ">"}
+        data = await self.bus.jetstream(f"STREAM.INFO.{self.subjects.run_stream}", question)
+        state = msgspec.json.decode(data)["state"]
+        return sorted(state.get("subjects") or {})
+
+
+@asynccontextmanager
+async def connect_peer(settings: Settings, *, tenant: str = "default") -> AsyncIterator[Peer]:
+    """A peer with connections of its own; as many as asked for."""
+    bus = await Bus.connect(
+        settings.require_nats_url(), name="peer", inbox=f"_INBOX.{tenant}.peer-{secrets.token_hex(4)}",
+        user=settings.nats_user, password=settings.nats_password,
+    )  # fmt: skip
+    async with bus, await open_pool(settings.require_database_url(), settings.deployment, size=3) as pool:
+        peer = Peer(settings, bus, pool, tenant)
+        await peer.open()
+        yield peer
