@@ -27,15 +27,21 @@ class LocalPlatform(Service):
         self._targets = list(targets)
         self._processes = processes
         self._reload = reload
+        self._parts: list[Part] = []
 
     async def open(self) -> None:
         if self.settings.nats_url is None or self.settings.database_url is None:
             await self._embed()
         await self._create()
-        await self.enter(Part(self.settings, ["engine"]))
+        self._parts.append(await self.enter(Part(self.settings, ["engine"])))
         if self._targets:
             options = ["--processes", str(self._processes), *(["--reload"] if self._reload else [])]
-            await self.enter(Part(self.settings, ["worker", *self._targets, *options]))
+            self._parts.append(await self.enter(Part(self.settings, ["worker", *self._targets, *options])))
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the engine and, if there are targets, of the workers' supervisor, as far as they run."""
+        return [part.pid for part in self._parts if part.pid is not None]
 
     async def _embed(self) -> None:
         from runtara.compose.embedded import EmbeddedServers

@@ -245,9 +245,10 @@ class PullLoop:
         if status == "503" or (status == "409" and "Consumer" in text and "Deleted" in text):
             self.abandon(text or "no responders")
             return
-        if status in ("400", "409") and "MaxBytes" not in text:
-            await asyncio.sleep(RETRY_SECONDS)
-        self.wake()
+        if status == "400" or "MaxWaiting" in text:
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self.wake)
+        else:
+            self.wake()
 
     def abandon(self, reason: str) -> None:
         """Whoever waits, or takes next when nothing is left, gets `ConsumerLost`."""

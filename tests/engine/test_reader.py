@@ -75,9 +75,9 @@ async def test_a_reader_does_not_outlive_its_connection(deployed: Settings, peer
     async with proxy_of(deployed.require_nats_url()) as proxy, await connect(deployed, url=proxy.url) as bus:
         async with JournalReader(bus, peer.subjects.journal_stream(0), after=0) as reader:
             waiting = asyncio.ensure_future(reader.next_batch())
-            proxy.cut()
+            await proxy.cut()
             await eventually(lambda: not bus.is_connected)
-            proxy.mend()
+            await proxy.mend()
             with pytest.raises(ReadAgain):
                 async with asyncio.timeout(10):
                     await waiting

@@ -15,27 +15,33 @@ class Proxy:
         self._target = (host, port)
         self._whole = asyncio.Event()
         self._whole.set()
-        self._refusing = False
+        self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.url = ""
+        self._port = 0
 
-    def cut(self) -> None:
-        self._refusing = True
-        for writer in self._writers:
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self._port}"
+
+    async def cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in list(self._writers):
             writer.transport.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def hold(self) -> None:
         self._whole.clear()
 
-    def mend(self) -> None:
-        self._refusing = False
+    async def mend(self) -> None:
         self._whole.set()
+        if self._server is None:
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+            self._port = self._server.sockets[0].getsockname()[1]
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._refusing:
-            writer.transport.abort()
-            return
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(*self._target)
         self._writers |= {writer, back}
         for source, target in ((reader, back), (there, writer)):
@@ -52,22 +58,15 @@ class Proxy:
         target.transport.abort()
         self._writers.discard(target)
 
-    async def close(self) -> None:
-        self.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
 
 @asynccontextmanager
 async def proxy_of(url: str) -> AsyncIterator[Proxy]:
     """A proxy in front of the NATS server at `url`."""
     parts = urlsplit(url)
     proxy = Proxy(parts.hostname or "127.0.0.1", parts.port or 4222)
-    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
-    proxy.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await proxy.mend()
     try:
         yield proxy
     finally:
-        server.close()
-        await proxy.close()
+        proxy._whole.set()
+        await proxy.cut()

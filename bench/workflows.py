@@ -1,0 +1,97 @@
+"""What is measured: the smallest workflows that do what a budget names, with states of 100 bytes."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+from runtara.sdk import Context, step, workflow
+
+STATE = "x" * 90
+
+
+@step
+async def work(n: int) -> str:
+    return STATE
+
+
+@step
+async def large(n: int, size: int) -> str:
+    return "x" * size
+
+
+@workflow(name="one-step")
+async def one_step(ctx: Context) -> int:
+    await work(1)
+    return 1
+
+
+@workflow(name="sequential")
+async def sequential(ctx: Context, steps: int) -> list[float]:
+    """Seconds of each step, as the workflow saw them."""
+    seconds = []
+    for n in range(steps):
+        began = time.perf_counter()
+        await work(n)
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+@workflow(name="checkpoints")
+async def checkpoints(ctx: Context, count: int) -> list[float]:
+    seconds = []
+    for n in range(count):
+        began = time.perf_counter()
+        await ctx.checkpoint(f"key-{n}", STATE)
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+@workflow(name="large-states")
+async def large_states(ctx: Context, count: int, size: int) -> list[float]:
+    seconds = []
+    for n in range(count):
+        began = time.perf_counter()
+        await large(n, size)
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+@workflow(name="dies")
+async def dies(ctx: Context, steps: int, after: int, folder: str) -> int:
+    """Kills its process after step `after`, once; leaves the time of each attempt's first new step in `folder`."""
+    marker = Path(folder) / "died"
+    for n in range(steps):
+        if n == after and marker.exists():
+            first = time.perf_counter()
+            await work(n)
+            (Path(folder) / "resumed").write_text(f"{time.time()} {time.perf_counter() - first}")
+            continue
+        await work(n)
+        if n == after - 1 and not marker.exists():
+            marker.write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGKILL)
+    return steps
+
+
+@workflow(name="resident")
+async def resident(ctx: Context, seconds: float) -> int:
+    """One step, then in memory until the time is over."""
+    await work(1)
+    await asyncio.sleep(seconds)
+    return 1
+
+
+@workflow(name="replays")
+async def replays(ctx: Context, steps: int, folder: str) -> float:
+    """Records `steps` steps, dies, and on its return measures what each recorded one costs."""
+    marker = Path(folder) / "recorded"
+    began = time.perf_counter()
+    for n in range(steps):
+        await work(n)
+    seconds = time.perf_counter() - began
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return seconds
