@@ -1,0 +1,73 @@
+"""What the README shows works: its Python is written to files, its commands are typed, on a platform of its own."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import data_folder
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+RUNTARA = [sys.executable, "-m", "runtara.cli"]
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace() -> Iterator[Path]:
+    """A directory with the README's workflow in it, in which `runtara dev` runs."""
+    with data_folder() as folder:
+        (folder / "fulfil.py").write_text(blocks("python")[0])
+        (command,) = [block for block in blocks("sh") if block.startswith("runtara dev")]
+        arguments = command.split()[1:]
+        dev = subprocess.Popen([*RUNTARA, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert dev.stdout is not None
+        assert dev.stderr is not None
+        try:
+            assert dev.stdout.readline().startswith(b"ready "), dev.stderr.read().decode()
+            yield folder
+        finally:
+            dev.terminate()
+            dev.communicate(timeout=60)
+
+
+def test_the_commands_of_the_quick_start_work_in_their_order(workplace: Path) -> None:
+    (script,) = [block for block in blocks("sh") if block.startswith("runtara start")]
+    commands = script.strip().splitlines()
+    assert len(commands) == 6
+    for command in commands:
+        line = command.replace("runtara", f"{sys.executable} -m runtara.cli", 1)
+        done = subprocess.run(line, shell=True, cwd=workplace, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 0, (command, done.stderr)
+        assert "o-1" in done.stdout or command in (
+            "runtara result o-1",
+            "runtara log o-1 --follow",
+            "runtara audit verify",
+        )
+    assert (
+        subprocess.run([*RUNTARA, "result", "o-1"], cwd=workplace, capture_output=True, text=True, check=True).stdout
+        == "2\n"
+    )
+
+
+def test_the_client_of_the_readme_gets_its_result(workplace: Path) -> None:
+    (workplace / "client.py").write_text(blocks("python")[1])
+    done = subprocess.run(
+        [sys.executable, "client.py"], cwd=workplace, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
+def test_every_page_it_names_exists() -> None:
+    pages = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert pages
+    assert [page for page in pages if not (ROOT / page).exists()] == []
