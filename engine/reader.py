@@ -53,6 +53,7 @@ class JournalReader:
         self._bus = bus
         self._stream = stream
         self._pull: PullLoop | None = None
+        self._ended: ReadAgain | None = None
         self._waiting: deque[PulledMsg] = deque()
         self.sequence = after
 
@@ -87,6 +88,8 @@ class JournalReader:
 
     async def _fill(self) -> None:
         assert self._pull is not None
+        if self._ended is not None:
+            raise self._ended
         try:
             messages = await self._pull.take(PULL_MESSAGES)
         except ConsumerLost as exc:
@@ -94,9 +97,12 @@ class JournalReader:
         for message in messages:
             if message.sequence != self.sequence + 1:
                 reason = f"message {message.sequence} came after {self.sequence}"
-                raise ReadAgain(stream=self._stream, reason=reason)
+                self._ended = ReadAgain(stream=self._stream, reason=reason)
+                break
             self.sequence = message.sequence
             self._waiting.append(message)
+        if not self._waiting and self._ended is not None:
+            raise self._ended
 
     async def _subscribe(self) -> PullLoop:
         config = {

@@ -175,6 +175,9 @@ async def check_anchor(bus: Bus, stream: str, anchor: Anchor) -> StreamInfo:
     if info.state.last_seq < anchor.cursor:
         reason = f"it ends at {info.state.last_seq}, but records up to {anchor.cursor} are in the event log"
         raise JournalMismatch(stream=stream, reason=reason)
+    if info.state.first_seq > anchor.cursor + 1:
+        reason = f"it begins at {info.state.first_seq}, but only records up to {anchor.cursor} are in the event log"
+        raise JournalMismatch(stream=stream, reason=reason)
     if anchor.fingerprint is None:
         return info
     found = await read_fingerprint(bus, stream, anchor.cursor)

@@ -247,7 +247,9 @@ class PlatformUnreachable(Unavailable):
 
 
 class NotConfirmed(Unavailable):
-    template = "accepted, not confirmed: {instance}. The journal has the request and the engine will act on it when it runs again"
+    template = (
+        "accepted, not confirmed: {instance}. The journal has the request; the engine will act on it when it runs again"
+    )
     instance: str
 
 

@@ -32,7 +32,7 @@ class InstanceCreated(Event, frozen=True, kw_only=True):
 
 
 class InstanceQueued(Event, frozen=True, kw_only=True):
-    """`attempt` may be claimed from `not_before_us` on (a timer of its own then dispatches it). `mode`: see CancelRequested."""
+    """`attempt` may be claimed from `not_before_us` on; a timer of its own then dispatches it."""
 
     attempt: int
     not_before_us: int | None = None
@@ -215,7 +215,7 @@ def encode_data(event: AnyEvent) -> bytes:
 
 
 def decode_event(type: str, key: str | None, data: bytes) -> AnyEvent:
-    """An event from its columns. Raises `KeyError` for a type this version does not know, msgspec errors for bad data."""
+    """An event from its columns. Raises `KeyError` for an unknown type, msgspec errors for bad data."""
     if type == "CheckpointSaved":
         return CheckpointSaved(key=key, data=Raw(data))
     event = _payload_types[type].decode(data)

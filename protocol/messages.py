@@ -16,7 +16,7 @@ from .records import NO_DATA, Options, Parent
 
 
 class Status(StrEnum):
-    """What users see of an instance. `sleeping` and `waiting` are both suspended: on time alone, or on something else."""
+    """What users see of an instance. `sleeping` and `waiting` are suspended: on time alone, or on something else."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -70,7 +70,7 @@ class Memo(_Strict, frozen=True, kw_only=True):
 
 
 class Claimed(_Strict, frozen=True, kw_only=True, tag_field="type", tag="claimed"):
-    """The claim holds. `memos` up to `version`; if `more`, the rest comes from the API's `memos`, after the last one."""
+    """The claim holds. `memos` up to `version`; if `more`, the rest comes from the API's `memos`."""
 
     instance: str
     attempt: int

@@ -103,7 +103,7 @@ class Registered(Record, frozen=True, kw_only=True, tag="registered"):
 
 
 class Started(Record, frozen=True, kw_only=True, tag="started"):
-    """A claim of `attempt` by `worker`; `by` a runner it only reserves it, and `token` lets the container take it over."""
+    """A claim of `attempt` by `worker`; a runner only reserves it, and `token` lets its container take over."""
 
     attempt: int
     nonce: str

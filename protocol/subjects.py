@@ -22,7 +22,7 @@ class Channel(StrEnum):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """What a journal subject says of its publisher. `instance` or `worker` is set on reports; `tenant` is empty for engines."""
+    """What a journal subject says of its publisher. Reports have `instance` or `worker`; engines have no `tenant`."""
 
     channel: Channel
     partition: int

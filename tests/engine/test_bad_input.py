@@ -166,9 +166,7 @@ FORBIDDEN: list[tuple[str, Record]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("subject", "record"), FORBIDDEN, ids=[f"{type(r).__name__} on {s}" for s, r in FORBIDDEN]
-)
+@pytest.mark.parametrize(("subject", "record"), FORBIDDEN, ids=[f"{type(r).__name__} on {s}" for s, r in FORBIDDEN])
 async def test_who_may_not_say_it_is_not_heard(platform: Peer, subject: str, record: Record) -> None:
     await platform.folded(await platform.raw(f"{platform.subjects.deployment}.{subject}", encode_frame([record])))
     (row,) = await platform.rejected()

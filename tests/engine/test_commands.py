@@ -84,9 +84,7 @@ async def test_an_unknown_workflow_is_refused_with_the_nearest_names(platform: P
 
 async def test_a_workflow_is_unknown_to_other_tenants(platform: Peer) -> None:
     subject = platform.subjects.commands(0, "other", "c1")
-    await platform.folded(
-        await platform.raw(subject, encode_frame([Start(instance="i-1", id="s-1", workflow="wf")]))
-    )
+    await platform.folded(await platform.raw(subject, encode_frame([Start(instance="i-1", id="s-1", workflow="wf")])))
     (row,) = await platform.rejected()
     assert (row["tenant"], row["code"]) == ("other", "UnknownWorkflow")
     assert "did you mean" not in row["reason"]

@@ -138,16 +138,18 @@ async def test_time_without_an_engine_does_not_count(deployed: Settings, peer: P
 
 
 async def test_time_without_a_connection_does_not_count(deployed: Settings, peer: Peer) -> None:
-    async with proxy_of(deployed.require_nats_url()) as proxy:
-        async with running(dataclasses.replace(deployed, nats_url=proxy.url)):
-            await peer.register("wf")
-            await peer.started("i-1")
-            await proxy.cut()
-            await asyncio.sleep(0.6)  # two leases
-            beating = asyncio.create_task(keep_beating(peer))
-            await proxy.mend()
-            await peer.start("i-2")
-            await peer.claim("i-2", worker="w2")
-            await peer.until_type("i-2", "AttemptLost")
-            beating.cancel()
-            assert "AttemptLost" not in await peer.types("i-1")
+    async with (
+        proxy_of(deployed.require_nats_url()) as proxy,
+        running(dataclasses.replace(deployed, nats_url=proxy.url)),
+    ):
+        await peer.register("wf")
+        await peer.started("i-1")
+        await proxy.cut()
+        await asyncio.sleep(0.6)  # two leases
+        beating = asyncio.create_task(keep_beating(peer))
+        await proxy.mend()
+        await peer.start("i-2")
+        await peer.claim("i-2", worker="w2")
+        await peer.until_type("i-2", "AttemptLost")
+        beating.cancel()
+        assert "AttemptLost" not in await peer.types("i-1")

@@ -114,7 +114,9 @@ async def test_several_poison_records_in_one_full_frame_are_found_quickly(platfo
     await refuse_keys_like_poison(platform)
     records: list[Record] = []
     for n in range(60):
-        records += [held.step(f"poison-{n}" if (at, n) in ((2, 17), (5, 40)) else f"k-{n}") for at, held in enumerate(claims)]
+        records += [
+            held.step(f"poison-{n}" if (at, n) in ((2, 17), (5, 40)) else f"k-{n}") for at, held in enumerate(claims)
+        ]
     await platform.folded(await platform.report("w1", *records))
     saved = [(await platform.types(f"i-{n}")).count("CheckpointSaved") for n in range(8)]
     assert saved == [60, 60, 17, 60, 60, 40, 60, 60]
@@ -124,9 +126,7 @@ async def test_several_poison_records_in_one_full_frame_are_found_quickly(platfo
 
 async def test_a_poison_last_report_does_not_end_the_instance(platform: Peer) -> None:
     held = await platform.started("i-1")
-    await platform.folded(
-        await report(platform, encoded(held.step("a")), encoded(held.record(Completed), at=TOO_LATE))
-    )
+    await platform.folded(await report(platform, encoded(held.step("a")), encoded(held.record(Completed), at=TOO_LATE)))
     assert await platform.status("i-1") == "queued"
 
 

@@ -1,8 +1,8 @@
 """the core tables"""
 
-from sqlalchemy.dialects import postgresql
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
