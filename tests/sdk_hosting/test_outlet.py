@@ -30,6 +30,7 @@ class Bench:
 async def bench(connection: Connection) -> AsyncIterator[Bench]:
     bench = Bench(connection)
     await bench.commits.open()
+    await connection.bus.flush()  # others answer through connections of their own
     yield bench
     await bench.commits.close()
     await bench.writer.close()

@@ -64,7 +64,7 @@ class Held:
         self.worker = worker
         self.seq = 0
 
-    def record(self, kind: type[R], *, seq: int | None = None, **fields: Any) -> R:
+    def record(self, kind: type[R], /, *, seq: int | None = None, **fields: Any) -> R:
         """A report under this claim; with the next number unless `seq` is given."""
         if seq is None:
             self.seq += 1
@@ -198,6 +198,19 @@ class Peer:
 
     async def cursor(self, partition: int = 0) -> int:
         return int(await self.pool.fetchval("SELECT cursor FROM partitions WHERE id = $1", partition))
+
+    async def owner(self) -> str | None:
+        """The token of the last `owner` record that was folded in partition 0."""
+        token: str | None = await self.pool.fetchval("SELECT journal_owner FROM partitions WHERE id = 0")
+        return token
+
+    async def until_owner_is_not(self, token: str | None) -> None:
+        """Until another engine, or another tenure, has taken over and said so."""
+
+        async def changed() -> bool:
+            return await self.owner() != token
+
+        await eventually(changed, within=15)
 
     async def events(self, instance: str, tenant: str | None = None) -> list[asyncpg.Record]:
         return await self.pool.fetch(
