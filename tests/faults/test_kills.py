@@ -9,6 +9,7 @@ import os
 import random
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,11 @@ def worker_of(pool: Part) -> int:
 
 
 @pytest.mark.parametrize("victim", ["worker", "engine", "NATS", "Postgres"])
-async def test_whatever_is_killed_everything_completes_once(victim: str) -> None:
+async def test_whatever_is_killed_everything_completes_once(
+    victim: str, record_property: Callable[[str, object], None]
+) -> None:
     moment = random.uniform(0.2, 0.6)
-    print(f"{victim} is killed when {moment:.0%} of the steps are recorded")
+    record_property("killed when this part of the steps was recorded", moment)
     with data_folder() as folder:
         async with EmbeddedServers(folder / "data") as servers:
             settings = Settings(
