@@ -3,7 +3,7 @@
 #   make demo         the story: a worker is killed at order 500 of 1,000, and nothing is lost or done twice
 #   make test         the whole suite, on real servers        PYTEST_ARGS="-k crash -x" goes to pytest
 #   make check        format, lint, types
-#   make bench        the measured table                      bench-peers: the same work on other engines
+#   make bench        the measured table
 #   make lock         requirements.lock, LOCK_ARGS=--upgrade   docs: docs/settings.md anew
 #   make clean        takes away what the others made
 #
@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
 
-.PHONY: demo test check bench bench-peers lock docs clean
+.PHONY: demo test check bench lock docs clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -33,9 +33,6 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench
-
-bench-peers: $(STAMP)
-	@$(BIN)/python -m bench.peers
 
 docs: $(STAMP)
 	@$(BIN)/python docs/generate.py
