@@ -82,12 +82,12 @@ class PartitionLoop:
             if ownership is None:
                 return
             await event_log.bound_transactions(connection)
-            info = await check_anchor(self._platform.bus, self._stream, ownership.anchor)
-            check_config(info, self._platform.journal_config(self._partition))
-            log.info("partition_taken", partition=self._partition, cursor=ownership.anchor.cursor)
             try:
+                info = await check_anchor(self._platform.bus, self._stream, ownership.anchor)
+                check_config(info, self._platform.journal_config(self._partition))
+                log.info("partition_taken", partition=self._partition, cursor=ownership.anchor.cursor)
                 await Tenure(self._platform, ownership, connection, info.state.last_seq).run()
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, JournalMismatch):  # this engine ends: nobody need wait for its lease
                 await asyncio.shield(event_log.release(connection, self._partition, token))
                 raise
 
