@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+import asyncpg
 import msgspec
 import nats.micro
 from msgspec import Raw
@@ -120,6 +121,8 @@ class Api:
             return Reply(error=exc.to_wire())
         except msgspec.MsgspecError as exc:
             return Reply(error=Malformed(reason=str(exc)).to_wire())
+        except asyncpg.DataError:  # a number, or a character, that no row can hold
+            return Reply(error=Malformed(reason="a value is out of range").to_wire())
         except CONNECTION_ERRORS as exc:
             log.warning("api_without_postgres", reason=repr(exc))
             return Reply(error=PlatformUnreachable(reason="the engine cannot reach its database").to_wire())

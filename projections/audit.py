@@ -22,6 +22,17 @@ PAGE: Final = 2_000
 MAX_FINDINGS: Final = 100
 
 _EVENTS: Final = 'SELECT * FROM events WHERE partition = $1 ORDER BY "offset"'
+_SECOND_OUTCOMES: Final = """
+SELECT tenant, instance, key, min("offset") AS "offset", min(version) AS version FROM (
+    SELECT tenant, instance, key, "offset", version, row_number() OVER
+        (PARTITION BY tenant, instance, generation, key ORDER BY version) AS n
+    FROM (
+        SELECT *, count(*) FILTER (WHERE type = 'InstanceContinued') OVER
+            (PARTITION BY tenant, instance ORDER BY version) AS generation
+        FROM events WHERE partition = $1 AND type IN ('CheckpointSaved', 'CustomEvent', 'InstanceContinued')
+    ) AS outcomes WHERE key IS NOT NULL
+) AS numbered WHERE n > 1 GROUP BY tenant, instance, key ORDER BY "offset" LIMIT $2
+"""
 _PARTITIONS: Final = "SELECT id, head, head_hash FROM partitions ORDER BY id"
 _INSTANCES: Final = "SELECT * FROM instances WHERE partition = $1 ORDER BY tenant, instance"
 
@@ -71,6 +82,7 @@ async def verify(connection: "Connection[asyncpg.Record]", progress: Progress = 
                     walk.step(event)
                 progress(len(page))
             walk.finish(row["head"], row["head_hash"])
+            walk.second_outcomes(await connection.fetch(_SECOND_OUTCOMES, row["id"], MAX_FINDINGS))
             findings += walk.findings
             events += walk.offset
             instances += len(walk.chains)
@@ -110,6 +122,11 @@ class _Walk:
             self._find(f"the log ends at offset {self.offset}, but {head} events were written", None)
         elif self.head != head_hash:
             self._find("the partition's head hash does not match its events", None)
+
+    def second_outcomes(self, rows: list[asyncpg.Record]) -> None:
+        """Where a key was recorded again, though its first outcome is its memo."""
+        for row in rows:
+            self._find(f"key {row['key']!r} has an outcome already", row)
 
     def _find(self, problem: str, row: asyncpg.Record | None) -> None:
         if len(self.findings) >= MAX_FINDINGS:

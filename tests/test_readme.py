@@ -19,7 +19,8 @@ pytestmark = pytest.mark.timeout(120)
 
 def blocks(language: str) -> list[str]:
     """The fenced blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for of, text in fenced if of == language]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,20 @@ def test_the_client_of_the_readme_gets_its_result(workplace: Path) -> None:
         [sys.executable, "client.py"], cwd=workplace, capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
+def test_the_demo_prints_what_the_readme_shows() -> None:
+    """But for the numbers, and with a smaller batch."""
+    (shown,) = [block for block in blocks("") if block.startswith("Runtara demo")]
+    done = subprocess.run(
+        [*RUNTARA, "demo", "--orders", "100"], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert without_numbers(done.stdout) == without_numbers(shown)
+
+
+def without_numbers(text: str) -> list[str]:
+    return [re.sub(r"\d[\d,]*", "n", line) for line in text.strip().splitlines()]
 
 
 def test_every_page_it_names_exists() -> None:

@@ -118,6 +118,12 @@ class Peer:
         subject = self.subjects.worker_reports(self.partition(records[0].instance), self.tenant, worker)
         return await self.raw(subject, encode_frame(records))
 
+    async def report_as_runner(self, *records: Record) -> None:
+        """A frame of a runner's, and until it is folded."""
+        partition = self.partition(records[0].instance)
+        sequence = await self.raw(self.subjects.runner(partition, self.tenant, "r1"), encode_frame(records))
+        await self.folded(sequence, partition)
+
     async def engine_says(self, partition: int, *records: Record) -> int:
         return await self.raw(self.subjects.engine(partition), encode_frame(records))
 

@@ -1,0 +1,69 @@
+"""Workflows for the fault tests. Each leaves a line in a file for whatever its code really did."""
+
+import asyncio
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from runtara.sdk import Context, Retry, step, workflow
+
+
+def leave(folder: str, name: str, line: object) -> None:
+    with (Path(folder) / name).open("a") as file:
+        file.write(f"{line}\n")
+
+
+@step(key="{n}")
+async def work(folder: str, number: int, n: int) -> int:
+    await asyncio.sleep(0.01)
+    leave(folder, "trace", f"{number} {n}")
+    return number * 1_000 + n
+
+
+@workflow
+async def steps(ctx: Context, folder: str, number: int, count: int) -> list[int]:
+    """`count` steps one after another; each result depends on who asked."""
+    return [await work(folder, number, n) for n in range(count)]
+
+
+@step(retry=Retry(max_attempts=5, initial=timedelta(milliseconds=50)))
+async def fail_twice(folder: str) -> str:
+    leave(folder, "tries", "try")
+    if len((Path(folder) / "tries").read_text().split()) < 3:
+        raise ConnectionError("not yet")
+    return "at last"
+
+
+@workflow
+async def stubborn(ctx: Context, folder: str) -> str:
+    return await fail_twice(folder)
+
+
+@workflow
+async def unlucky(ctx: Context) -> None:
+    raise LookupError("nothing there")
+
+
+@workflow(restarts=4)
+async def deadly(ctx: Context, folder: str) -> None:
+    """Takes its process with it, every time."""
+    leave(folder, "deaths", os.getpid())
+    os.write(2, f"last words of {os.getpid()}\n".encode())
+    os._exit(7)
+
+
+@workflow(restarts=2)
+async def slowly_deadly(ctx: Context, folder: str, count: int) -> int:
+    """Takes its process with it after each new step: restarts with progress are not counted."""
+    for n in range(count):
+        before = len(trace(folder))
+        await work(folder, 0, n)
+        if len(trace(folder)) > before:
+            await ctx.checkpoint(f"seen-{n}", n)
+            os._exit(7)
+    return count
+
+
+def trace(folder: str) -> list[str]:
+    file = Path(folder) / "trace"
+    return file.read_text().splitlines() if file.exists() else []
