@@ -202,6 +202,7 @@ class Fold:
         tenant = source.tenant or getattr(record, "tenant", None) or ""
         if error is not None:
             self._refuse(frame, tenant, record, error)
+            self._answer_refusal(tenant, record, error, waiting)
             return
         if type(record) in _SPECIAL:
             self._special(frame, source, tenant, record)
@@ -211,6 +212,19 @@ class Fold:
             refused = waiting.setdefault(record.reply, [])
             if note in ("stale", "refused") and isinstance(record, Report):
                 refused.append((record.instance, record.attempt, record.seq, reason))
+
+    def _answer_refusal(
+        self, tenant: str, record: AnyRecord, error: RuntaraError, waiting: dict[str, list[tuple[str, int, int, str]]]
+    ) -> None:
+        """A claim or report that its subject does not allow: whoever waits for its answer would ask for ever."""
+        if record.reply is None:
+            return
+        if isinstance(record, Report):
+            waiting.setdefault(record.reply, []).append((record.instance, record.attempt, record.seq, str(error)))
+        elif isinstance(record, Started | Registered):
+            attempt = record.attempt if isinstance(record, Started) else 0
+            told = Superseded(instance=record.instance, attempt=attempt, nonce=record.nonce, reason=str(error))
+            self._answer(tenant, record.reply, told)
 
     def _special(self, frame: Frame, source: Source, tenant: str, record: AnyRecord) -> None:
         match record:

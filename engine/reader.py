@@ -15,12 +15,13 @@ from runtara.infra.logs import logger
 from runtara.infra.pull import ConsumerLost, PulledMsg, PullLoop
 from runtara.protocol.errors import Unavailable
 from runtara.protocol.frames import Rejection, decode_frame
-from runtara.protocol.limits import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
+from runtara.protocol.limits import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_OUTSTANDING_BYTES
 from runtara.protocol.records import Unreadable, WireRecord
 
 log = logger("reader")
 
 PULL_MESSAGES: Final = 512
+PULL_BYTES: Final = MAX_OUTSTANDING_BYTES // 3  # taken and being folded, buffered, and asked for; above one payload
 PULL_EXPIRES_SECONDS: Final = 5.0
 CONSUMER_INACTIVE_SECONDS: Final = 30
 
@@ -72,6 +73,11 @@ class JournalReader:
         """All that has arrived was taken."""
         return not self._waiting and (self._pull is None or self._pull.is_idle)
 
+    @property
+    def held_bytes(self) -> int:
+        """What was read ahead of the fold."""
+        return sum(len(message.data) for message in self._waiting) + (self._pull.held_bytes if self._pull else 0)
+
     async def next_batch(self) -> list[Frame]:
         """What has arrived, whole frames, up to the batch's limits; waits for at least one. Raises `ReadAgain`."""
         if not self._waiting:
@@ -91,7 +97,7 @@ class JournalReader:
         if self._ended is not None:
             raise self._ended
         try:
-            messages = await self._pull.take(PULL_MESSAGES)
+            messages = await self._pull.take(PULL_MESSAGES, PULL_BYTES)
         except ConsumerLost as exc:
             raise ReadAgain(stream=self._stream, reason=exc.reason) from exc
         for message in messages:
@@ -122,7 +128,7 @@ class JournalReader:
             consumer=msgspec.json.decode(answer, type=_Consumer).name,
             credit=lambda: PULL_MESSAGES,
             expires=PULL_EXPIRES_SECONDS,
-            max_bytes=MAX_BATCH_BYTES,
+            max_bytes=PULL_BYTES,
         )
         await pull.start()
         return pull

@@ -102,6 +102,7 @@ class PullLoop:
         self._max_bytes = max_bytes
         self._heartbeat = heartbeat
         self._buffer: deque[PulledMsg] = deque()
+        self._buffered = 0  # bytes
         self._asked = 0
         self._pull_ids = 0
         self._live: dict[str, int] = {}
@@ -147,6 +148,7 @@ class PullLoop:
                     await subscription.drain()  # type: ignore[no-untyped-call]
         arrived = list(self._buffer)
         self._buffer.clear()
+        self._buffered = 0
         return arrived
 
     def wake(self) -> None:
@@ -156,6 +158,11 @@ class PullLoop:
     def is_idle(self) -> bool:
         """Nothing is buffered: all that has arrived was taken."""
         return not self._buffer
+
+    @property
+    def held_bytes(self) -> int:
+        """What has arrived and was not taken."""
+        return self._buffered
 
     async def messages(self) -> AsyncIterator[PulledMsg]:
         while True:
@@ -169,13 +176,14 @@ class PullLoop:
                 raise self._error
             self._arrived.clear()
             await self._arrived.wait()
-        taken = [self._buffer.popleft()]
-        size = len(taken[0].data)
+        taken: list[PulledMsg] = []
+        size = 0
         while self._buffer and len(taken) < limit:
             size += len(self._buffer[0].data)
-            if max_bytes and size > max_bytes:
+            if taken and max_bytes and size > max_bytes:
                 break
             taken.append(self._buffer.popleft())
+            self._buffered -= len(taken[-1].data)
         self.wake()
         return taken
 
@@ -200,7 +208,7 @@ class PullLoop:
     async def _pull(self) -> None:
         credit = self._credit()
         missing = credit - self._asked - len(self._buffer)
-        if missing < max(1, credit // 2) or not self._bus.is_connected:
+        if missing < max(1, credit // 2) or not self._has_room() or not self._bus.is_connected:
             return
         self._pull_ids += 1
         reply = f"{self._inbox}.{self._pull_ids}"
@@ -217,6 +225,10 @@ class PullLoop:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         await self._bus.publish(subject, msgspec.json.encode(request), reply=reply)
 
+    def _has_room(self) -> bool:
+        """Whether another pull of `max_bytes` keeps what is asked for and buffered within twice that."""
+        return not self._max_bytes or self._buffered + self._max_bytes * len(self._live) <= self._max_bytes
+
     async def _on_message(self, msg: Msg) -> None:
         self._heard = asyncio.get_running_loop().time()
         if msg.headers is None or "Status" not in msg.headers or msg.reply.startswith("$JS.ACK"):
@@ -232,6 +244,7 @@ class PullLoop:
                 del self._live[reply]
             break
         self._buffer.append(PulledMsg(self._bus, msg))
+        self._buffered += len(msg.data)
         self._arrived.set()
         if self._asked * 2 <= self._credit():
             self.wake()

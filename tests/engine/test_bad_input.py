@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from runtara.infra.settings import Settings
 from runtara.protocol.frames import encode_frame
+from runtara.protocol.messages import CommitAnswer, Superseded
 from runtara.protocol.records import (
     Checkpointed,
     ChildDone,
@@ -222,3 +223,16 @@ async def test_a_signal_that_nobody_can_take_is_refused_by_name(platform: Peer) 
     assert answer.error is not None
     assert answer.error.code == "Malformed"
     assert (await platform.ask(Signal(instance="i-1", id="g-2", name="go"))).error is None
+
+
+async def test_a_claim_or_a_report_that_its_subject_does_not_allow_is_answered(platform: Peer) -> None:
+    """Its sender asks until it hears something: silence would have it ask for ever."""
+    inbox = platform.inbox()
+    claim = Started(instance="i-1", attempt=1, nonce="n", worker="w2", reply=inbox.subject)
+    await platform.report("w1", claim)
+    told = await inbox.next(Superseded)
+    assert (told.instance, told.nonce, "it names another worker" in told.reason) == ("i-1", "n", True)
+    subject = platform.subjects.instance_reports(0, "default", "i-2")
+    await platform.raw(subject, encode_frame([msgspec.structs.replace(STEP, reply=inbox.subject)]))
+    answer = await inbox.next(CommitAnswer)
+    assert [(instance, seq) for instance, _, seq, _ in answer.rejected] == [("i-1", 1)]

@@ -3,11 +3,13 @@
 import asyncio
 
 import pytest
+from msgspec import Raw
 
 from runtara.engine.reader import Frame, JournalReader, ReadAgain
 from runtara.infra.settings import Settings
 from runtara.protocol.frames import encode_frame
-from runtara.protocol.records import Pause
+from runtara.protocol.limits import MAX_OUTSTANDING_BYTES
+from runtara.protocol.records import Pause, Signal
 from tests.support.peer import Peer
 from tests.support.platform import connect
 from tests.support.polling import eventually
@@ -87,3 +89,20 @@ async def test_a_reader_does_not_outlive_its_connection(deployed: Settings, peer
         await fill(peer, 1)
         async with JournalReader(bus, peer.subjects.journal_stream(0), after=0) as again:
             assert [frame.sequence for frame in await read(again, 1)] == [1]
+
+
+async def test_no_more_is_read_ahead_than_the_limit_however_large_the_frames_are(peer: Peer) -> None:
+    frames = 24
+    for n in range(frames):
+        large = Signal(instance="i-1", id=f"s-{n}", name="large", data=Raw(b'"' + b"x" * 2_000_000 + b'"'))
+        await peer.say(large)
+    async with JournalReader(peer.bus, peer.subjects.journal_stream(0), after=0) as reader:
+        held: list[int] = []
+
+        def looked_often() -> bool:  # long enough for everything to arrive, if everything were asked for
+            held.append(reader.held_bytes)
+            return len(held) > 100
+
+        await eventually(looked_often)
+        assert 0 < max(held) <= MAX_OUTSTANDING_BYTES
+        assert len(await read(reader, frames)) == frames
