@@ -33,7 +33,7 @@ _state_decoder = msgspec.json.Decoder(State)
 
 
 class Ownership(msgspec.Struct, frozen=True, kw_only=True):
-    """A partition as its owner found it at take-over. `token` is random for each take-over."""
+    """A partition as its owner found it at take-over. `token` is random; an engine draws a new one whenever it lost."""
 
     partition: int
     token: str

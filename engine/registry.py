@@ -20,6 +20,7 @@ from runtara.protocol.subjects import Subjects
 WorkflowId = tuple[str, str]  # tenant, workflow
 ACK_WAIT_SECONDS: Final = 2
 MAX_CACHED: Final = 10_000
+FRESH_SECONDS: Final = 2.0  # another engine may have been told since
 HOSTED_SECONDS: Final = 15  # a worker that was heard within this time hosts its workflows
 
 _UPSERT: Final = """
@@ -31,7 +32,8 @@ ON CONFLICT (tenant, id) DO UPDATE SET kind = excluded.kind, code_version = excl
 """
 _UPSERT_WORKER: Final = """
 INSERT INTO workers (tenant, worker, kind, workflows, heard_at) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (tenant, worker) DO UPDATE SET workflows = excluded.workflows, heard_at = excluded.heard_at
+ON CONFLICT (tenant, worker) DO UPDATE
+SET kind = excluded.kind, workflows = excluded.workflows, heard_at = excluded.heard_at
 """
 _HEARD: Final = """
 UPDATE workers w SET heard_at = $3 FROM unnest($1::text[], $2::text[]) AS heard (tenant, worker)
@@ -46,7 +48,7 @@ WORKERS_KEPT_SECONDS: Final = 7 * 24 * 3600
 
 
 class Registry:
-    """Reads are cached for ever and refreshed by what this engine is told or does not know."""
+    """Reads are cached for a moment: starts come by the thousand, and another engine may be told of changes."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", bus: Bus, subjects: Subjects) -> None:
         self._pool = pool
@@ -93,7 +95,10 @@ class Registry:
     async def find(self, wanted: Iterable[WorkflowId]) -> dict[WorkflowId, Registration]:
         """The registrations of those that exist. If one does not, those of its tenant come too, for a good guess."""
         wanted = set(wanted)
-        unknown = [id for id in wanted if id not in self._known]
+        if len(self._known) > MAX_CACHED:
+            self._known.clear()
+        fresh = time.monotonic() - FRESH_SECONDS
+        unknown = [id for id in wanted if id not in self._known or self._known[id][1] < fresh]
         if unknown:
             await self._read(unknown)
         if all(id in self._known for id in wanted):
@@ -102,8 +107,8 @@ class Registry:
         return {id: known for id, (known, _) in self._known.items() if id in wanted or id[0] in tenants}
 
     async def _read(self, ids: list[WorkflowId]) -> None:
-        if len(self._known) > MAX_CACHED:
-            self._known.clear()
+        for id in ids:
+            self._known.pop(id, None)
         rows = await self._pool.fetch(_FIND, [t for t, _ in ids], [w for _, w in ids])
         if len(rows) < len(ids):
             missing = {t for t, _ in ids} - {row["tenant"] for row in rows}

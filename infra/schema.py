@@ -1,7 +1,7 @@
 """The tables, in SQLAlchemy Core. They live in a Postgres schema named like the deployment; no name here is qualified.
 
-Invariants: `events` is the truth and is only ever appended to; every other table can be rebuilt from it, but
-`deployment`, `partitions`' identity and `workflows`, which say what the log belongs to and who may write it.
+Invariants: `events` is the truth and is only ever appended to; `instances` and `timers` are functions of it. The others
+say what the log belongs to, who may write it, what is still to be sent, who registered, and what was refused.
 Times are integer microseconds since 1970 (`bigint`): they are hashed, compared and copied, never computed on in SQL.
 `data` is `json`, never `jsonb`: the hash needs the bytes as they came.
 """

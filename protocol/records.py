@@ -227,7 +227,7 @@ class Log(Record, frozen=True, kw_only=True, tag="log"):
 
 
 class Exited(Record, frozen=True, kw_only=True, tag="exited"):
-    """The process of a claimed attempt ended. `nonce` is the runner's or, where it knows it, the worker's."""
+    """The process of a claimed attempt ended; `stderr` are its last words."""
 
     attempt: int
     worker: str
