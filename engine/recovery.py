@@ -6,7 +6,10 @@ ids are unique, reports of ended attempts are stale). Every resident instance ge
 worker still sends about its old one can be taken for the continuation of what was lost.
 """
 
+import asyncio
 import secrets
+import time
+from typing import Final
 
 import asyncpg
 
@@ -15,6 +18,7 @@ from runtara.infra.logs import logger
 from runtara.infra.postgres import open_pool
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import JournalMismatch, PartitionLost
+from runtara.protocol.limits import OWNER_LEASE_SECONDS
 from runtara.protocol.records import Owner, WorkerLost
 from runtara.protocol.subjects import Subjects
 
@@ -27,7 +31,10 @@ from .streams import Anchor, check_anchor, create_stream, journal_config, stream
 
 log = logger("recovery")
 
-_ADOPT = "UPDATE partitions SET stream_created = $2 WHERE id = $1"
+LEASE_MARGIN_SECONDS: Final = 1.0
+LOOK_AGAIN_SECONDS: Final = 0.2
+
+_ADOPT: Final = "UPDATE partitions SET stream_created = $2 WHERE id = $1"
 
 Connection = asyncpg.pool.PoolConnectionProxy
 
@@ -35,48 +42,66 @@ Connection = asyncpg.pool.PoolConnectionProxy
 async def adopt_journals(settings: Settings, bus: Bus) -> list[int]:
     """Adopt each journal that is not what Postgres was built from; the partitions for which that was so.
 
-    Raises `PartitionLost` while an engine holds such a partition: stop the engines first.
+    All partitions are taken over before anything is done, waiting for the leases of engines that have ended. Raises
+    `PartitionLost`, with nothing done, while an engine holds one: stop the engines first.
     """
-    adopted = []
-    async with await open_pool(settings.require_database_url(), settings.deployment, size=2) as pool:
-        deployment = await pool.fetchrow("SELECT id, partitions FROM deployment")
+    token = secrets.token_hex(16)
+    async with (
+        await open_pool(settings.require_database_url(), settings.deployment, size=1) as pool,
+        pool.acquire() as connection,
+    ):
+        deployment = await connection.fetchrow("SELECT id, partitions FROM deployment")
         if deployment is None:
             return []
-        for partition in range(deployment["partitions"]):
-            async with pool.acquire() as connection:
-                if await _adopt(connection, settings, bus, partition, deployment["id"], deployment["partitions"]):
-                    adopted.append(partition)
-    return adopted
+        partitions = range(deployment["partitions"])
+        try:
+            held = [await _take_over(connection, partition, token) for partition in partitions]
+            lost = [ownership for ownership in held if await _is_lost(settings, bus, ownership)]
+            for ownership in lost:
+                await _adopt(connection, settings, bus, ownership, deployment["id"], len(partitions))
+        finally:
+            for partition in partitions:
+                await event_log.release(connection, partition, token)
+    return [ownership.partition for ownership in lost]
+
+
+async def _take_over(connection: "Connection[asyncpg.Record]", partition: int, token: str) -> Ownership:
+    deadline = time.monotonic() + OWNER_LEASE_SECONDS + LEASE_MARGIN_SECONDS
+    while True:
+        ownership = await event_log.take_over(connection, partition, token)
+        if ownership is not None:
+            return ownership
+        if time.monotonic() > deadline:
+            raise PartitionLost(partition=partition)
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
+async def _is_lost(settings: Settings, bus: Bus, ownership: Ownership) -> bool:
+    stream = Subjects(settings.deployment).journal_stream(ownership.partition)
+    try:
+        await check_anchor(bus, stream, ownership.anchor)
+    except JournalMismatch as exc:
+        log.warning("journal_loss_accepted", stream=stream, reason=str(exc))
+        return True
+    return False
 
 
 async def _adopt(
     connection: "Connection[asyncpg.Record]",
     settings: Settings,
     bus: Bus,
-    partition: int,
+    ownership: Ownership,
     deployment_id: str,
     partitions: int,
-) -> bool:
+) -> None:
     subjects = Subjects(settings.deployment)
-    stream = subjects.journal_stream(partition)
-    ownership = await event_log.take_over(connection, partition, secrets.token_hex(16))
-    if ownership is None:
-        raise PartitionLost(partition=partition)
-    try:
-        await check_anchor(bus, stream, ownership.anchor)
-        return False
-    except JournalMismatch as exc:
-        log.warning("journal_loss_accepted", stream=stream, reason=str(exc))
-        if await stream_info(bus, stream) is None:
-            config = journal_config(
-                subjects, partition, deployment_id=deployment_id, max_bytes=settings.journal_max_bytes,
-                replicas=settings.replicas,
-            )  # fmt: skip
-            await create_stream(bus, config)
-        await _begin_anew(connection, bus, ownership, subjects, partitions)
-        return True
-    finally:
-        await event_log.release(connection, partition, ownership.token)
+    if await stream_info(bus, subjects.journal_stream(ownership.partition)) is None:
+        config = journal_config(
+            subjects, ownership.partition, deployment_id=deployment_id, max_bytes=settings.journal_max_bytes,
+            replicas=settings.replicas,
+        )  # fmt: skip
+        await create_stream(bus, config)
+    await _begin_anew(connection, bus, ownership, subjects, partitions)
 
 
 async def _begin_anew(

@@ -14,7 +14,6 @@ from runtara.protocol.messages import Superseded
 from runtara.protocol.records import Completed, Start
 from tests.support.peer import Held, Peer
 from tests.support.platform import running
-from tests.support.polling import eventually
 
 
 async def work(settings: Settings, peer: Peer, *instances: str) -> list[Held]:
@@ -51,23 +50,7 @@ async def recreate(peer: Peer, partition: int = 0) -> None:
 
 
 async def adopt(peer: Peer) -> list[int]:
-    """As soon as the lease of the engine that refused has run out."""
-
-    async def adopted() -> list[int] | None:
-        try:
-            return await adopt_journals(peer.settings, peer.bus)
-        except PartitionLost:
-            return None
-
-    found: list[int] = []
-
-    async def done() -> bool:
-        outcome = await adopted()
-        found.extend(outcome or [])
-        return outcome is not None
-
-    await eventually(done)
-    return found
+    return await adopt_journals(peer.settings, peer.bus)
 
 
 async def test_a_journal_that_was_deleted_while_the_engine_was_stopped(deployed: Settings, peer: Peer) -> None:
