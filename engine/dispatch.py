@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from runtara.infra.bus import STREAM_FULL, Bus, JetStreamError, ack_decoder
 from runtara.infra.logs import logger
 from runtara.protocol.errors import RuntaraError
+from runtara.protocol.frames import join_frame, split_frames
 from runtara.protocol.subjects import Subjects
 
 log = logger("dispatch")
@@ -26,6 +27,7 @@ log = logger("dispatch")
 MAX_QUEUED: Final = 50_000
 MAX_IN_FLIGHT: Final = 1_024  # publishes whose acknowledgement is under way
 PUBLISH_TIMEOUT_SECONDS: Final = 5.0
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class RunDue(msgspec.Struct, frozen=True):
@@ -134,6 +136,23 @@ class Mouth:
             self._arrived.clear()
             while self._waiting:
                 await self._bus.publish(*self._waiting.popleft())
+
+
+class Answers:
+    """What one commit answers, gathered by inbox: each gets one message, a JSON array, however much it asked."""
+
+    def __init__(self) -> None:
+        self._by_inbox: dict[str, list[bytes]] = {}
+
+    def add(self, reply: str, message: msgspec.Struct) -> None:
+        self._by_inbox.setdefault(reply, []).append(_encode(message))
+
+    def say(self, mouth: Mouth) -> None:
+        for reply, encoded in self._by_inbox.items():
+            while encoded:
+                count = split_frames(encoded)
+                mouth.say(reply, join_frame(encoded[:count]))
+                encoded = encoded[count:]
 
 
 async def withdraw(bus: Bus, subjects: Subjects, subject: str) -> None:

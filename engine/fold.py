@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from runtara.projections.instances import InstanceRow, only_grew, project
-from runtara.protocol.chain import Link, event_hash, next_head
+from runtara.protocol.chain import canonical, event_hash, next_head
 from runtara.protocol.errors import RuntaraError, UnknownWorkflow, WireError
 from runtara.protocol.events import AnyEvent, AttemptLost, CheckpointSaved, encode_data
 from runtara.protocol.frames import Rejection, encode_record
@@ -27,6 +27,7 @@ from runtara.protocol.records import (
     COMMANDS,
     Absent,
     AnyRecord,
+    Checkpointed,
     ChildDone,
     Command,
     Owner,
@@ -135,6 +136,7 @@ class Fold:
         self._journal_owner = position.journal_owner
         self._repeated = set(context.repeated)
         self._sources: dict[str, Source] = {}
+        self._reporters: set[tuple[str, str]] = set()
 
     @property
     def position(self) -> Position:
@@ -198,7 +200,7 @@ class Fold:
     def _record(
         self, frame: Frame, source: Source, record: AnyRecord, waiting: dict[str, list[tuple[str, int, int, str]]]
     ) -> None:
-        error = check_envelope(record, source, self.context.partition, self.context.partitions)
+        error = self._envelope_fault(frame, source, record)
         tenant = source.tenant or getattr(record, "tenant", None) or ""
         if error is not None:
             self._refuse(frame, tenant, record, error)
@@ -212,6 +214,16 @@ class Fold:
             refused = waiting.setdefault(record.reply, [])
             if note in ("stale", "refused") and isinstance(record, Report):
                 refused.append((record.instance, record.attempt, record.seq, reason))
+
+    def _envelope_fault(self, frame: Frame, source: Source, record: AnyRecord) -> RuntaraError | None:
+        """What its subject does not allow. Whoever may report one step of an instance may report the next."""
+        sender = (frame.subject, record.instance)
+        if type(record) is Checkpointed and sender in self._reporters:
+            return None
+        fault = check_envelope(record, source, self.context.partition, self.context.partitions)
+        if fault is None and type(record) is Checkpointed:
+            self._reporters.add(sender)
+        return fault
 
     def _answer_refusal(
         self, tenant: str, record: AnyRecord, error: RuntaraError, waiting: dict[str, list[tuple[str, int, int, str]]]
@@ -369,31 +381,11 @@ class Fold:
         partition, offset, now = self.context.partition, self._head, self._clock
         version = row.state.version + 1 if row is not None else 1
         attempt = getattr(event, "attempt", None) or (row.state.attempt if row is not None else 0)
-        kind, data = type(event).__name__, encode_data(event)
-        hash = event_hash(
-            row.hash if row is not None else None,
-            Link(
-                partition=partition, offset=offset, tenant=tenant, instance=instance, version=version, type=kind,
-                attempt=attempt, key=event.key, actor=actor, at=at, recorded_at=now, data=data,
-            ),
-        )  # fmt: skip
+        kind, key, data = type(event).__name__, event.key, encode_data(event)
+        text = canonical(partition, offset, tenant, instance, version, kind, attempt, key, actor, at, now, data)
+        hash = event_hash(row.hash if row is not None else None, text)
         self.events.append(
-            (
-                partition,
-                offset,
-                tenant,
-                instance,
-                version,
-                kind,
-                attempt,
-                event.key,
-                actor,
-                command,
-                at,
-                now,
-                data,
-                hash,
-            )
+            (partition, offset, tenant, instance, version, kind, attempt, key, actor, command, at, now, data, hash)
         )
         self._head = offset + 1
         self._head_hash = next_head(self._head_hash, hash)

@@ -29,8 +29,8 @@ from runtara.protocol.messages import (
 
 from . import log as event_log
 from .cache import Id
-from .dispatch import Mouth, RunDue, RunQueue, withdraw
-from .fold import Answer, ClaimDue, Fold
+from .dispatch import Answers, Mouth, RunDue, RunQueue, withdraw
+from .fold import ClaimDue, Fold
 from .lifecycle import ControlDue, Effects, effects
 from .log import Ownership
 from .outbox import OutboxSender
@@ -77,12 +77,15 @@ class Outlets:
         withdrawn: list[str] = []
         for id, before in fold.before.items():
             self._changed(before, fold.rows[id], withdrawn)
+        answers = Answers()
+        for answer in fold.answers:
+            answers.add(answer.reply, answer.message)
         if withdrawn:
-            self._start(self._withdraw_and_answer(withdrawn, fold.answers))
-        else:
-            self._say(fold.answers)
+            self._start(self._withdraw_and_answer(withdrawn, answers))
+            answers = Answers()
         for claim in fold.claims:
-            self._answer_claim(claim, fold.rows[claim.tenant, claim.instance])
+            self._answer_claim(claim, fold.rows[claim.tenant, claim.instance], answers)
+        answers.say(self._mouth)
         for tenant, instance, taken in fold.lost:
             self.tell_superseded(tenant, taken.worker, instance, taken.attempt, taken.nonce, "the attempt was ended")
         for (tenant, worker), superseded in fold.superseded.items():
@@ -167,15 +170,11 @@ class Outlets:
         )
         self._mouth.say(self._subjects.done(row.tenant, row.instance), _encode(done))
 
-    def _say(self, answers: list[Answer]) -> None:
-        for answer in answers:
-            self._mouth.say(answer.reply, _encode(answer.message))
-
-    async def _withdraw_and_answer(self, subjects: list[str], answers: list[Answer]) -> None:
+    async def _withdraw_and_answer(self, subjects: list[str], answers: Answers) -> None:
         await self._runs.forget(set(subjects))
         for subject in subjects:
             await withdraw(self._platform.bus, self._subjects, subject)
-        self._say(answers)
+        answers.say(self._mouth)
 
     def _tell_superseded(self, tenant: str, worker: str, message: Superseded) -> None:
         now = time.monotonic()
@@ -186,15 +185,15 @@ class Outlets:
         self._told[tenant, worker] = now
         self._mouth.say(self._subjects.control(tenant, worker), _encode(message))
 
-    def _answer_claim(self, due: ClaimDue, row: InstanceRow) -> None:
+    def _answer_claim(self, due: ClaimDue, row: InstanceRow, answers: Answers) -> None:
         claim = row.state.claim
         if claim is None or claim.nonce != due.nonce:
             superseded = Superseded(
                 instance=due.instance, attempt=due.attempt, nonce=due.nonce, reason="the attempt has ended"
             )
-            self._mouth.say(due.reply, _encode(superseded))
+            answers.add(due.reply, superseded)
         elif due.attempt == 1 and row.state.generation == 0:
-            self._mouth.say(due.reply, _encode(_claimed(due, row)))
+            answers.add(due.reply, _claimed(due, row))
         else:
             self._start(self._answer_with_history(due, row))
 
@@ -204,7 +203,9 @@ class Outlets:
                 connection, due.tenant, due.instance, row.state, after=0, up_to=due.version,
                 max_bytes=MAX_INLINE_HISTORY_BYTES,
             )  # fmt: skip
-        self._mouth.say(due.reply, _encode(msgspec.structs.replace(_claimed(due, row), memos=memos, more=more)))
+        answers = Answers()
+        answers.add(due.reply, msgspec.structs.replace(_claimed(due, row), memos=memos, more=more))
+        answers.say(self._mouth)
 
     def _start(self, coroutine: "asyncio._CoroutineLike[None]") -> None:
         if self._group is not None:

@@ -10,8 +10,8 @@ import itertools
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import msgspec
 import nats
@@ -32,6 +32,7 @@ from runtara.protocol.errors import (
 from runtara.protocol.messages import Reply
 
 from .logs import logger
+from .nats_client import FastClient, Handler
 
 log = logger("bus")
 
@@ -42,7 +43,6 @@ PENDING_BYTES: Final = 32 * 1024 * 1024  # of one connection's outgoing buffer w
 VIOLATION_MEMORY_SECONDS: Final = 30.0
 STREAM_FULL: Final = 10077  # JetStream's err_code for "maximum bytes" and "maximum messages (per subject)"
 
-Handler = Callable[[Msg], Awaitable[None] | None]
 _T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
 _reply_decoder = msgspec.json.Decoder(Reply)
@@ -86,19 +86,10 @@ class PublishRefused(Unavailable):
         return self.code == STREAM_FULL
 
 
-class _Client(NatsClient):
-    """nats-py's client with a cheaper publish: it kicks its flusher, with a new future, for each single message."""
-
-    async def _flush_pending(self, force_flush: bool = False) -> Any:
-        if not force_flush and self._flush_queue is not None and not self._flush_queue.empty() and self.is_connected:
-            return None  # kicked already: one write will take all that is pending
-        return await super()._flush_pending(force_flush)
-
-
 class Bus:
     """A connection. Make it with `Bus.connect`; `inbox` is the prefix under which its user may receive answers."""
 
-    def __init__(self, client: NatsClient, inbox: str) -> None:
+    def __init__(self, client: FastClient, inbox: str) -> None:
         self.nats = client
         self.inbox = inbox
         self.on_reconnect: list[Callable[[], None]] = []
@@ -124,7 +115,7 @@ class Bus:
         tls: ssl.SSLContext | None = None,
     ) -> "Bus":
         """Connect, or raise `PlatformUnreachable` after some seconds. `url` may name several servers, with commas."""
-        client = _Client()
+        client = FastClient()
         bus = cls(client, inbox)
         options: dict[str, object] = {"tls": tls} if tls else {}
         if user is not None:
@@ -141,6 +132,7 @@ class Bus:
                     ping_interval=10,
                     max_outstanding_pings=2,
                     pending_size=PENDING_BYTES,
+                    skip_subject_validation=True,  # every token of a subject is a checked id
                     error_cb=bus._on_error,
                     disconnected_cb=bus._on_disconnected,
                     reconnected_cb=bus._on_reconnected,
@@ -150,7 +142,7 @@ class Bus:
             await _close_quietly(client)
             raise PlatformUnreachable(reason=f"cannot connect to NATS at {_plain(url)}: {exc or 'no answer'}") from exc
         bus._connected.set()
-        bus._answers = await client.subscribe(f"{bus._answer_prefix}*", cb=bus._on_answer)
+        bus._answers = await client.listen(f"{bus._answer_prefix}*", bus._on_answer)
         return bus
 
     async def __aenter__(self) -> "Bus":
@@ -198,15 +190,8 @@ class Bus:
             self.dropped += 1
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
-        async def call(msg: Msg) -> None:
-            try:
-                outcome = handler(msg)
-                if outcome is not None:
-                    await outcome
-            except Exception:
-                log.exception("handler_failed", subject=msg.subject)
-
-        return await self.nats.subscribe(subject, queue=queue, cb=call)
+        """Call `handler` for each message, in order; what it raises is logged."""
+        return await self.nats.listen(subject, handler, queue=queue)
 
     async def request(self, subject: str, payload: bytes, *, timeout: float = REQUEST_TIMEOUT_SECONDS) -> bytes:
         """One answer to one question. Raises `PlatformUnreachable` or `NotAllowed`."""
@@ -278,7 +263,7 @@ class Bus:
         seen = self._violations.get(subject.lower())
         return seen is not None and time.monotonic() - seen < VIOLATION_MEMORY_SECONDS
 
-    async def _on_answer(self, msg: Msg) -> None:
+    def _on_answer(self, msg: Msg) -> None:
         pending = self._pending.get(msg.subject[len(self._answer_prefix) :])
         if pending is not None and not pending[0].done():
             pending[0].set_result(msg)

@@ -123,7 +123,7 @@ class PullLoop:
 
     async def start(self) -> None:
         self._heard = asyncio.get_running_loop().time()
-        self._subscription = await self._bus.nats.subscribe(f"{self._inbox}.*", cb=self._on_message)
+        self._subscription = await self._bus.subscribe(f"{self._inbox}.*", self._on_message)
         self._bus.on_reconnect.append(self._forget_pulls)
         self._asker = asyncio.create_task(self._ask_for_more(), name=f"pull {self._consumer}")
         self.wake()
@@ -229,12 +229,12 @@ class PullLoop:
         """Whether another pull of `max_bytes` keeps what is asked for and buffered within twice that."""
         return not self._max_bytes or self._buffered + self._max_bytes * len(self._live) <= self._max_bytes
 
-    async def _on_message(self, msg: Msg) -> None:
+    def _on_message(self, msg: Msg) -> None:
         self._heard = asyncio.get_running_loop().time()
         if msg.headers is None or "Status" not in msg.headers or msg.reply.startswith("$JS.ACK"):
             self._on_data(msg)
         else:
-            await self._on_status(msg.subject, msg.headers)
+            self._on_status(msg.subject, msg.headers)
 
     def _on_data(self, msg: Msg) -> None:
         self._asked = max(0, self._asked - 1)
@@ -249,7 +249,7 @@ class PullLoop:
         if self._asked * 2 <= self._credit():
             self.wake()
 
-    async def _on_status(self, reply: str, headers: dict[str, str]) -> None:
+    def _on_status(self, reply: str, headers: dict[str, str]) -> None:
         status, text = headers["Status"].split(" ")[0], headers.get("Description", "")
         if status == "100":
             return

@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from runtara.protocol.chain import GENESIS, Link, event_hash, next_head
+from runtara.protocol.chain import GENESIS, HASHED, canonical, event_hash, next_head
 from runtara.protocol.events import decode_event
 
 from .instances import InstanceRow, columns, project
@@ -37,6 +37,7 @@ _PARTITIONS: Final = "SELECT id, head, head_hash FROM partitions ORDER BY id"
 _INSTANCES: Final = "SELECT * FROM instances WHERE partition = $1 ORDER BY tenant, instance"
 
 Connection = asyncpg.pool.PoolConnectionProxy
+
 Progress = Callable[[int], None]
 
 
@@ -111,7 +112,7 @@ class _Walk:
         before = chain if chain is not None else _Chain(0, GENESIS)
         if row["version"] != before.version + 1:
             self._find(f"version {row['version']} follows version {before.version}", row)
-        elif event_hash(before.hash, _link(row)) != row["hash"]:
+        elif event_hash(before.hash, _text(row)) != row["hash"]:
             self._find("its content does not match its hash", row)
         self.chains[id] = _Chain(row["version"], row["hash"])
 
@@ -135,12 +136,8 @@ class _Walk:
         self.findings.append(Finding(problem=problem, partition=self.partition, **place))
 
 
-def _link(row: asyncpg.Record) -> Link:
-    return Link(
-        partition=row["partition"], offset=row["offset"], tenant=row["tenant"], instance=row["instance"],
-        version=row["version"], type=row["type"], attempt=row["attempt"], key=row["key"], actor=row["actor"],
-        at=row["at"], recorded_at=row["recorded_at"], data=row["data"],
-    )  # fmt: skip
+def _text(row: asyncpg.Record) -> bytes:
+    return canonical(*(row[name] for name in HASHED))
 
 
 async def _pages(connection: "Connection[asyncpg.Record]", partition: int) -> AsyncIterator[list[asyncpg.Record]]:

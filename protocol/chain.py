@@ -13,43 +13,33 @@ import msgspec
 
 GENESIS: Final = bytes(32)
 _encode = msgspec.json.Encoder().encode
+_sha256 = hashlib.sha256
+
+HASHED: Final = (
+    "partition", "offset", "tenant", "instance", "version", "type", "attempt", "key", "actor", "at", "recorded_at",
+    "data",
+)  # fmt: skip
+"""The columns of an event that are hashed, in order."""
 
 
-class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """What is hashed of an event, besides the previous hash."""
-
-    partition: int
-    offset: int
-    tenant: str
-    instance: str
-    version: int
-    type: str
-    attempt: int
-    key: str | None
-    actor: str | None
-    at: int
-    recorded_at: int
-    data: bytes
-
-
-def canonical(link: Link) -> bytes:
-    key = b"null" if link.key is None else _encode(link.key)
-    actor = b"null" if link.actor is None else _encode(link.actor)
-    return (
-        f'[{link.partition},{link.offset},"{link.tenant}","{link.instance}",{link.version},"{link.type}",'
-        f"{link.attempt},".encode()
-        + key
-        + b","
-        + actor
-        + f",{link.at},{link.recorded_at},".encode()
-        + link.data
-        + b"]"
+def canonical(
+    partition: int, offset: int, tenant: str, instance: str, version: int, type: str, attempt: int,
+    key: str | None, actor: str | None, at: int, recorded_at: int, data: bytes,
+) -> bytes:  # fmt: skip
+    """The text of an event that is hashed, from its columns."""
+    key_text = "null" if key is None else _encode(key).decode()
+    actor_text = "null" if actor is None else _encode(actor).decode()
+    front = (
+        f'[{partition},{offset},"{tenant}","{instance}",{version},"{type}",{attempt},{key_text},{actor_text},'
+        f"{at},{recorded_at},"
     )
+    return b"%b%b]" % (front.encode(), data)
 
 
-def event_hash(previous: bytes | None, link: Link) -> bytes:
-    return hashlib.sha256((previous or GENESIS) + canonical(link)).digest()
+def event_hash(previous: bytes | None, text: bytes) -> bytes:
+    """`text` is the event's `canonical`."""
+    return _sha256((previous or GENESIS) + text).digest()
 
 
 def next_head(head: bytes, hash: bytes) -> bytes:
-    return hashlib.sha256(head + hash).digest()
+    return _sha256(head + hash).digest()

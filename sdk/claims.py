@@ -30,7 +30,7 @@ log = logger("claims")
 
 RESEND_SECONDS: Final = 1.0
 IN_PROGRESS_SECONDS: Final = 0.75  # the run queue's ack_wait is 2 s
-_decoder: msgspec.json.Decoder[ClaimAnswer] = msgspec.json.Decoder(ClaimAnswer)
+_decoder = msgspec.json.Decoder(list[ClaimAnswer])
 
 OnAnswer = Callable[[ClaimAnswer], None]
 
@@ -158,10 +158,14 @@ class Claims:
 
     def _on_message(self, msg: Msg) -> None:
         try:
-            answer = _decoder.decode(msg.data)
+            answers = _decoder.decode(msg.data)
         except msgspec.MsgspecError:
             self.ignored += 1
             return
+        for answer in answers:
+            self._on_answer(answer)
+
+    def _on_answer(self, answer: ClaimAnswer) -> None:
         claim = self._waiting.get((answer.instance, answer.attempt))
         if claim is None or claim.nonce != answer.nonce:
             self.ignored += 1

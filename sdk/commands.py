@@ -25,7 +25,7 @@ log = logger("commands")
 RESEND_SECONDS: Final = 1.0
 SWEEP_SECONDS: Final = 0.25
 ANSWER_SECONDS: Final = 10.0  # how long a command waits for its answer unless the caller says otherwise
-_decoder = msgspec.json.Decoder(CommandAnswer)
+_decoder = msgspec.json.Decoder(list[CommandAnswer])
 
 
 class _Pending:
@@ -110,10 +110,14 @@ class Commands:
 
     def _on_answer(self, msg: Msg) -> None:
         try:
-            answer = _decoder.decode(msg.data)
+            answers = _decoder.decode(msg.data)
         except msgspec.MsgspecError:
             self.ignored += 1
             return
+        for answer in answers:
+            self._answered(answer)
+
+    def _answered(self, answer: CommandAnswer) -> None:
         pending = self._pending.get(answer.id)
         if pending is None or pending.instance != answer.instance or pending.answer.done():
             self.ignored += 1

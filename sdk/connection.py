@@ -13,8 +13,9 @@ from typing import Final, TypeVar
 
 from nats.aio.subscription import Subscription
 
-from runtara.infra.bus import Bus, Handler
+from runtara.infra.bus import Bus
 from runtara.infra.logs import logger
+from runtara.infra.nats_client import Handler
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import PlatformUnreachable
 from runtara.protocol.ids import partition_of

@@ -84,7 +84,7 @@ log = logger("instance")
 KIND: Final = "external"
 CONNECT_SECONDS: Final = 10.0
 CLAIM_RESEND_SECONDS: Final = 1.0
-_claim_decoder: msgspec.json.Decoder[ClaimAnswer] = msgspec.json.Decoder(ClaimAnswer)
+_claim_decoder = msgspec.json.Decoder(list[ClaimAnswer])
 _control_decoder: msgspec.json.Decoder[Control] = msgspec.json.Decoder(Control)
 R = TypeVar("R", bound=Report)
 
@@ -306,9 +306,9 @@ class Instance:
 
     def _on_answer(self, msg: Msg) -> None:
         with contextlib.suppress(msgspec.MsgspecError):
-            answer = _claim_decoder.decode(msg.data)
-            if self._claim is not None and not self._claim.done() and answer.nonce == self._nonce:
-                self._claim.set_result(answer)
+            for answer in _claim_decoder.decode(msg.data):
+                if self._claim is not None and not self._claim.done() and answer.nonce == self._nonce:
+                    self._claim.set_result(answer)
 
     def _on_control(self, msg: Msg) -> None:
         with contextlib.suppress(msgspec.MsgspecError):

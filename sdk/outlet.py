@@ -27,7 +27,7 @@ log = logger("outlet")
 ASK_AFTER_SECONDS: Final = 1.0  # without a commit answer, which travels at most once
 POSITION_TIMEOUT_SECONDS: Final = 2.0
 EARLY_ANSWERS: Final = 1_024  # answers that overtook their acknowledgement, kept until it arrives
-_decoder = msgspec.json.Decoder(CommitAnswer)
+_decoder = msgspec.json.Decoder(list[CommitAnswer])
 
 OnRejected = Callable[[str], None]
 
@@ -103,10 +103,14 @@ class Commits:
 
     def _on_answer(self, msg: Msg) -> None:
         try:
-            answer = _decoder.decode(msg.data)
+            answers = _decoder.decode(msg.data)
         except msgspec.MsgspecError:
             self.unreadable += 1
             return
+        for answer in answers:
+            self._answered(answer)
+
+    def _answered(self, answer: CommitAnswer) -> None:
         frame = (answer.partition, answer.sequence)
         waiters = self._waiting.pop(frame, None)
         if waiters is None:

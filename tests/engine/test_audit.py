@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from runtara.projections.audit import Finding
-from runtara.protocol.chain import Link, event_hash, next_head
+from runtara.protocol.chain import HASHED, canonical, event_hash, next_head
 from runtara.protocol.records import Exited, Signal
 from tests.support.peer import Peer
 
@@ -107,10 +107,10 @@ async def forge(peer: Peer, instance: str, type: str, data: bytes) -> None:
     previous: bytes | None = None
     changed = False
     for event in await peer.events(instance):
-        fields = {name: event[name] for name in Link.__struct_fields__}
+        fields = {name: event[name] for name in HASHED}
         if event["type"] == type and not changed:
             fields["data"], changed = data, True
-        previous = event_hash(previous, Link(**fields))
+        previous = event_hash(previous, canonical(**fields))
         await peer.pool.execute(
             'UPDATE events SET data = $1, hash = $2 WHERE partition = $3 AND "offset" = $4',
             fields["data"], previous, event["partition"], event["offset"],
@@ -129,9 +129,9 @@ async def test_a_key_with_two_outcomes_is_found_however_well_it_is_chained(log: 
 
 
 async def append(peer: Peer, last: asyncpg.Record, where: asyncpg.Record, *, key: str) -> None:
-    fields = {name: last[name] for name in Link.__struct_fields__}
+    fields = {name: last[name] for name in HASHED}
     fields |= {"offset": where["head"], "version": last["version"] + 1, "key": key, "type": "CheckpointSaved"}
-    hash = event_hash(last["hash"], Link(**fields))
+    hash = event_hash(last["hash"], canonical(**fields))
     columns = ", ".join(f'"{name}"' for name in [*fields, "hash"])
     places = ", ".join(f"${n}" for n in range(1, len(fields) + 2))
     await peer.pool.execute(f"INSERT INTO events ({columns}) VALUES ({places})", *fields.values(), hash)

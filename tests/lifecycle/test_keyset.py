@@ -26,14 +26,15 @@ def test_adding_leaves_the_old_set_as_it_was(items: list[int], more: int) -> Non
     assert set(new) == {*items, more}
 
 
-def test_a_thousand_inserts_keep_few_and_shrinking_parts() -> None:
-    keys = KeySet.of()
-    for item in range(1_000):
-        keys = keys.add(item)
-    sizes = [len(part) for part in keys._sets]
-    assert len(sizes) <= 10
-    assert sizes == sorted(sizes, reverse=True)
-    assert len(keys) == 1_000
+def test_only_the_newest_set_grows_in_place() -> None:
+    old = KeySet.of([1])
+    first, second = old.add(2), old.add(3)
+    assert first._table is old._table
+    assert second._table is not old._table
+    assert (set(old), set(first), set(second)) == ({1}, {1, 2}, {1, 3})
+    assert 2 not in second
+    assert 3 not in first
+    assert set(first.add(3)) == {1, 2, 3}
 
 
 def test_what_comes_from_json_is_empty_and_not_complete() -> None:

@@ -30,6 +30,10 @@ class Platform:
     async def tell(self, subject: str, message: object) -> None:
         await self.bus.publish(subject, msgspec.json.encode(message))
 
+    async def answer(self, inbox: str, *answers: object) -> None:
+        """As after one commit."""
+        await self.tell(inbox, answers)
+
     async def serve(self, verb: str, instance: str, answer: Callable[[dict[str, Any]], object]) -> None:
         async def reply(msg: Any) -> None:
             question = msgspec.json.decode(msg.data)

@@ -59,7 +59,7 @@ async def test_a_request_is_acknowledged_once_its_claim_is_in_the_journal(claims
     record = platform.records[0]
     assert (record["type"], record["attempt"], record["worker"]) == ("started", 1, "w-1")
     assert (record["nonce"], record["reply"]) == (claim.nonce, claims.subject)
-    await platform.tell(claims.subject, claimed(claim.nonce))
+    await platform.answer(claims.subject, claimed(claim.nonce))
     await eventually(lambda: [type(answer) for answer in answers] == [Claimed])
 
 
@@ -73,10 +73,10 @@ async def test_a_claim_that_is_not_answered_is_sent_again_unchanged(
     await claims.sweep()
     await eventually(lambda: len(platform.records) == 2)
     assert platform.records[0] == platform.records[1]
-    await platform.tell(claims.subject, Superseded(instance="a", attempt=1, nonce=claim.nonce))
+    await platform.answer(claims.subject, Superseded(instance="a", attempt=1, nonce=claim.nonce))
     await eventually(lambda: [type(answer) for answer in answers] == [Superseded])
     await claims.sweep()
-    await platform.tell(claims.subject, Superseded(instance="a", attempt=1, nonce=claim.nonce))
+    await platform.answer(claims.subject, Superseded(instance="a", attempt=1, nonce=claim.nonce))
     await eventually(lambda: claims.ignored == 1)
     assert len(answers) == 1
     assert len(platform.records) == 2
@@ -85,10 +85,10 @@ async def test_a_claim_that_is_not_answered_is_sent_again_unchanged(
 async def test_an_answer_for_another_claim_or_that_is_none_is_ignored(claims: Claims, platform: Platform) -> None:
     answers = list[ClaimAnswer]()
     claims.take("a", 1, Request(), answers.append)  # type: ignore[arg-type]
-    await platform.tell(claims.subject, claimed("another"))
-    await platform.tell(claims.subject, claimed("another", attempt=2))
+    await platform.answer(claims.subject, claimed("another"))
+    await platform.answer(claims.subject, claimed("another", attempt=2))
     await platform.bus.publish(claims.subject, b"\xff{")
-    await platform.tell(claims.subject, {"type": "claimed", "surprise": 1})
+    await platform.answer(claims.subject, {"type": "claimed", "surprise": 1})
     await eventually(lambda: claims.ignored == 4)
     assert answers == []
 

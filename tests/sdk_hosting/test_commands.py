@@ -34,8 +34,8 @@ async def test_a_command_is_sent_again_with_its_id_until_it_is_answered(
         answer = asyncio.create_task(commands.send(pause()))
         await eventually(lambda: len(platform.records) >= 3)
         assert {record["id"] for record in platform.records} == {"c-1"}
-        await platform.tell(commands.subject, CommandAnswer(id="another", instance="a"))
-        await platform.tell(commands.subject, CommandAnswer(id="c-1", instance="a", status="paused"))
+        await platform.answer(commands.subject, CommandAnswer(id="another", instance="a"))
+        await platform.answer(commands.subject, CommandAnswer(id="c-1", instance="a", status="paused"))
         assert (await answer).status == "paused"
 
 
@@ -44,7 +44,7 @@ async def test_a_refusal_is_raised_as_what_it_is(connection: Connection, platfor
     async with Commands(connection) as commands:
         answer = asyncio.create_task(commands.send(pause()))
         await eventually(lambda: len(platform.records) == 1)
-        await platform.tell(commands.subject, CommandAnswer(id="c-1", instance="a", error=error))
+        await platform.answer(commands.subject, CommandAnswer(id="c-1", instance="a", error=error))
         with pytest.raises(IllegalTransition, match="it is completed"):
             await answer
 

@@ -51,11 +51,11 @@ async def test_a_commit_is_awaited_until_the_engine_answers_for_that_frame(bench
     committed = bench.outlet.send_committed(report(1))
     await eventually(lambda: len(platform.records) == 1)
     assert platform.records[0]["reply"] == bench.commits.subject
-    await platform.tell(bench.commits.subject, CommitAnswer(partition=0, sequence=7))
-    await platform.tell(bench.commits.subject, CommitAnswer(partition=1, sequence=1))
+    await platform.answer(bench.commits.subject, CommitAnswer(partition=0, sequence=7))
+    await platform.answer(bench.commits.subject, CommitAnswer(partition=1, sequence=1))
     await eventually(lambda: len(bench.commits._early) == 2)
     assert not committed.done()
-    await platform.tell(bench.commits.subject, CommitAnswer(partition=0, sequence=1))
+    await platform.answer(bench.commits.subject, CommitAnswer(partition=0, sequence=1))
     await committed
 
 
@@ -65,7 +65,7 @@ async def test_a_rejection_of_this_record_fails_it_and_no_other(bench: Bench, pl
     sequences = {1, 2} if len(bench.commits._waiting) == 2 else {1}
     for sequence in sequences:
         answer = CommitAnswer(partition=0, sequence=sequence, rejected=[("a", 1, 2, "superseded"), ("b", 1, 1, "x")])
-        await platform.tell(bench.commits.subject, answer)
+        await platform.answer(bench.commits.subject, answer)
     await first
     with pytest.raises(Refused, match="superseded"):
         await second
@@ -73,7 +73,7 @@ async def test_a_rejection_of_this_record_fails_it_and_no_other(bench: Bench, pl
 
 
 async def test_an_answer_that_overtakes_the_acknowledgement_counts(bench: Bench, platform: Platform) -> None:
-    await platform.tell(bench.commits.subject, CommitAnswer(partition=0, sequence=1))
+    await platform.answer(bench.commits.subject, CommitAnswer(partition=0, sequence=1))
     await eventually(lambda: len(bench.commits._early) == 1)
     await bench.outlet.send_committed(report(1))
 

@@ -139,7 +139,8 @@ class Peer:
 
     def _on_answer(self, msg: Msg) -> None:
         if msg.subject in self._inboxes:
-            self._inboxes[msg.subject].messages.put_nowait(msg.data)
+            for answer in msgspec.json.decode(msg.data, type=list[Raw]):
+                self._inboxes[msg.subject].messages.put_nowait(bytes(answer))
 
     async def ask(self, command: Command) -> CommandAnswer:
         """A command, and its answer after the commit."""
