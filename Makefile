@@ -4,6 +4,7 @@
 #   make test         the whole suite, on real servers        PYTEST_ARGS="-k crash -x" goes to pytest
 #   make check        format, lint, types
 #   make bench        the measured table
+#   make bench-peers  the same work on DBOS with Postgres, in .venv-peers; BENCH_ARGS="--quick --with-ours" goes to it
 #   make lock         requirements.lock, LOCK_ARGS=--upgrade   docs: docs/settings.md anew
 #   make clean        takes away what the others made
 #
@@ -14,10 +15,12 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	"$$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$python" && break; done)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)-peers
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 LOCK_ARGS ?=
 
-.PHONY: demo test check bench lock docs clean
+.PHONY: demo test check bench bench-peers lock docs clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -33,6 +36,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench
+
+bench-peers: $(STAMP) $(PEERS)/.installed
+	@$(BIN)/python -m bench.peers --python $(PEERS)/bin/python $(BENCH_ARGS)
 
 docs: $(STAMP)
 	@$(BIN)/python docs/generate.py
@@ -56,4 +62,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "installing into $(VENV) ($$($(BIN)/python --version))"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(PEERS)/.installed: bench/peers/requirements.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@echo "installing into $(PEERS)"
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r bench/peers/requirements.txt || { \
+		echo "DBOS cannot be installed (see above), so it cannot be measured; make bench measures Runtara alone" >&2; exit 1; }
 	@touch $@

@@ -23,7 +23,7 @@ from runtara.infra.logs import configure
 from runtara.infra.settings import Settings
 from runtara.sdk.client import Client
 
-from .cases import CASES, Bench, Case
+from .cases import CASES, Case, OurBench
 from .measure import Line, fsync_ms
 
 RESULTS = Path(__file__).parent / "results"
@@ -44,13 +44,14 @@ def main() -> None:
             data = Path(folder) / name
             lines += asyncio.run(_measure(CASES[name], data, quick=options.quick, runs=options.runs))
     _print(lines, disk)
-    _write(lines, disk, options.json or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json")
+    file = options.json or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    _write(lines, disk, file, quick=options.quick)
 
 
 async def _measure(case: Case, data: Path, *, quick: bool, runs: int) -> list[Line]:
     settings = Settings(log_level="error", concurrency=1_000, max_resident=2_000, journal_max_bytes=JOURNAL_BYTES)
     async with LocalPlatform(settings, data, [TARGET]) as platform, Client(platform.settings) as client:
-        bench = Bench(platform, client, quick=quick, runs=runs)
+        bench = OurBench(platform, client, quick=quick, runs=runs)
         await asyncio.gather(*(bench.run("one-step") for _ in range(20)))
         return await case(bench)
 
@@ -67,13 +68,14 @@ def _print(lines: list[Line], disk: float) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def _write(lines: list[Line], disk: float, file: Path) -> None:
+def _write(lines: list[Line], disk: float, file: Path, *, quick: bool) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "cores": os.cpu_count(),
         "python": machine.python_version(),
         "fsync_ms": round(disk, 4),
+        "quick": quick,
         "lines": lines,
     }
     file.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")

@@ -13,20 +13,31 @@ from runtara.sdk.client import Client
 
 from .measure import Line, children_of, line, percentile, rss_mb
 
-Case = Callable[["Bench"], Awaitable[list[Line]]]
+Case = Callable[["OurBench"], Awaitable[list[Line]]]
 
 
 class Bench:
     """What the cases share. `quick` makes them short: good enough to see that they work."""
 
-    def __init__(self, platform: LocalPlatform, client: Client, *, quick: bool, runs: int) -> None:
-        self.platform = platform
-        self.client = client
+    def __init__(self, *, quick: bool, runs: int) -> None:
         self.quick = quick
         self.runs = 1 if quick else runs
 
     def scaled(self, count: int) -> int:
         return max(10, count // 20) if self.quick else count
+
+    async def run(self, workflow: str, **input: object) -> Any:
+        """Start a workflow of `workflows.py`, or a peer's twin of it, and wait for its result."""
+        raise NotImplementedError
+
+
+class OurBench(Bench):
+    """On a platform of ours."""
+
+    def __init__(self, platform: LocalPlatform, client: Client, *, quick: bool, runs: int) -> None:
+        super().__init__(quick=quick, runs=runs)
+        self.platform = platform
+        self.client = client
 
     async def run(self, workflow: str, **input: object) -> Any:
         return await (await self.client.start(workflow, input)).result()
@@ -125,7 +136,7 @@ async def large_state(bench: Bench) -> list[Line]:
     return [line("a state of 1 MB, p50", "ms", medians, budget=8, best="low")]
 
 
-async def memory(bench: Bench) -> list[Line]:
+async def memory(bench: OurBench) -> list[Line]:
     """Resident memory of the engine and the worker that holds 1,000 instances."""
     count = bench.scaled(1_000)
     seconds = 30.0
