@@ -38,8 +38,8 @@ async def send(type: str, instance: str, fields: dict[str, Any]) -> dict[str, An
         subject = f"{deployment}.commands.{partition}.{tenant}.{CLIENT}"
         stored = await connection.jetstream().publish(subject, frame)  # it is on the disk when this returns
         print(f"{stored.stream} has it at {stored.seq}", file=sys.stderr)
-        answer: dict[str, Any] = json.loads((await answers.next_msg(timeout=10)).data)
-        return answer
+        [answer] = json.loads((await answers.next_msg(timeout=10)).data)  # one for each command of a commit
+        return dict(answer)
     finally:
         await connection.close()
 
