@@ -35,7 +35,6 @@ _OPTIONS: Final = {
     # fewer, larger checkpoints: the write-ahead log is short-lived, the tables are append-mostly
     "max_wal_size": "2GB",
     "checkpoint_timeout": "15min",
-    "wal_compression": "on",
     "shared_buffers": "128MB",
     # our statements are short: planning tricks cost more than they save
     "jit": "off",

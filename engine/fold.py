@@ -10,7 +10,7 @@ last `owner` record before them in the journal; no input makes it raise.
 
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -135,8 +135,21 @@ class Fold:
         self._clock = position.clock
         self._journal_owner = position.journal_owner
         self._repeated = set(context.repeated)
+        self._workflows = dict(context.workflows)
         self._sources: dict[str, Source] = {}
         self._reporters: set[tuple[str, str]] = set()
+
+    @property
+    def commands(self) -> set[CommandId]:
+        """Those that the log has once this is committed, as far as the fold had to know."""
+        return self._repeated
+
+    def learn_repeated(self, commands: Iterable[CommandId]) -> None:
+        """The log has these already."""
+        self._repeated.update(commands)
+
+    def learn_workflows(self, workflows: Mapping[tuple[str, str], Registration]) -> None:
+        self._workflows.update(workflows)
 
     @property
     def position(self) -> Position:
@@ -283,7 +296,7 @@ class Fold:
 
     def _with_registration(self, tenant: str, record: Start) -> tuple[Start, RuntaraError | None]:
         """The start with its workflow's options in it: the log must hold them, whatever is registered later."""
-        known = self.context.workflows.get((tenant, record.workflow))
+        known = self._workflows.get((tenant, record.workflow))
         if known is None:
             return record, UnknownWorkflow(workflow=record.workflow, hint=self._nearest(tenant, record.workflow))
         options = record.options or known.options
@@ -292,7 +305,7 @@ class Fold:
     def _nearest(self, tenant: str, workflow: str) -> str:
         from difflib import get_close_matches
 
-        names = get_close_matches(workflow, [name for owner, name in self.context.workflows if owner == tenant], n=3)
+        names = get_close_matches(workflow, [name for owner, name in self._workflows if owner == tenant], n=3)
         return f" (did you mean {', '.join(map(repr, names))}?)" if names else ""
 
     def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:

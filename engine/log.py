@@ -4,7 +4,8 @@ Invariants: one transaction a batch, whose first statement moves the cursor unde
 row, nothing is written and `PartitionLost` is raised. What is read for decisions is read from the primary.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import asyncpg
@@ -59,13 +60,20 @@ async def take_over(connection: PgConnection, partition: int, token: str) -> Own
     )
 
 
-async def bound_transactions(connection: PgConnection) -> None:
+@asynccontextmanager
+async def bound_transactions(connection: PgConnection) -> AsyncIterator[None]:
     """Have Postgres end a commit of ours that stands still: stopped in its middle, we would hold the partition's row
     locked, and nobody could take over. (Before Postgres 17 that covers all but a COPY that waits for its data.)"""
     limit = f"{MAX_COMMIT_SECONDS}s"
     await connection.execute(f"SET idle_in_transaction_session_timeout = '{limit}'")
     if connection.get_server_version().major >= 17:
         await connection.execute(f"SET transaction_timeout = '{limit}'")
+    try:
+        yield
+    finally:
+        if not connection.is_closed():
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                await connection.execute("RESET ALL")
 
 
 async def renew(connection: PgConnection, partition: int, token: str) -> None:

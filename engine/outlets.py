@@ -28,7 +28,6 @@ from runtara.protocol.messages import (
 )
 
 from . import log as event_log
-from .cache import Id
 from .dispatch import Answers, Mouth, RunDue, RunQueue, withdraw
 from .fold import ClaimDue, Fold
 from .lifecycle import ControlDue, Effects, effects
@@ -48,7 +47,6 @@ class Watcher(Protocol):
     """Who has to know of every change: timers and leases."""
 
     def changed(self, before: InstanceRow | None, after: InstanceRow) -> None: ...
-    def heard(self, workers: set[Id]) -> None: ...
     def queued(self, due: RunDue) -> None: ...
 
 
@@ -92,8 +90,6 @@ class Outlets:
             self._tell_superseded(tenant, worker, superseded)
         if fold.outbox:
             self._outbox.wake()
-        if self.watch is not None:
-            self.watch.heard(fold.heard)
         self.committed(anchor)
 
     def committed(self, anchor: Anchor) -> None:

@@ -37,10 +37,11 @@ _EVENT: Final = (
 _EVENTS: Final = f"{_EVENT} WHERE tenant = $1 AND instance = $2 AND version > $3 ORDER BY version LIMIT $4"
 _TAIL: Final = f'{_EVENT} WHERE tenant = $1 AND partition = $2 AND "offset" > $3 ORDER BY "offset" LIMIT $4'
 _HEADS: Final = "SELECT id, head FROM partitions ORDER BY id"
-_LIST: Final = f"""
+LIST: Final = f"""
 SELECT {", ".join(sql.INSTANCE_COLUMNS)} FROM instances
 WHERE tenant = $1 AND ($2::text IS NULL OR status = $2) AND ($3::text IS NULL OR workflow = $3)
     AND ($4::jsonb IS NULL OR labels @> $4) AND ($5::bigint IS NULL OR (created_at, instance) < ($5, $6))
+    AND created_at > 0 -- the index for lists has this condition
 ORDER BY created_at DESC, instance DESC LIMIT $7
 """
 
@@ -91,7 +92,7 @@ async def list_instances(connection: "Connection[asyncpg.Record]", tenant: str, 
     created, instance = _cursor(request.cursor)
     labels = msgspec.json.encode(request.labels) if request.labels else None
     status = request.status.value if request.status is not None else None
-    rows = await connection.fetch(_LIST, tenant, status, request.workflow, labels, created, instance, limit + 1)
+    rows = await connection.fetch(LIST, tenant, status, request.workflow, labels, created, instance, limit + 1)
     views = [_view(event_log.row_of(row), whole=False) for row in rows[:limit]]
     more = len(rows) > limit
     return ListReply(instances=views, next=_next(views[-1]) if more else None)

@@ -156,7 +156,7 @@ SELECT key, version, type, data, recorded_at FROM events WHERE tenant = $1 AND i
 RECORD_DISPATCHED: Final = """
 UPDATE instances i SET dispatched = done.attempt
 FROM unnest($1::text[], $2::text[], $3::int[]) AS done (tenant, instance, attempt)
-WHERE i.tenant = done.tenant AND i.instance = done.instance AND i.attempt = done.attempt AND i.status = 'queued'
+WHERE i.tenant = done.tenant AND i.instance = done.instance AND i.attempt = done.attempt
 """
 UNDISPATCHED: Final = """
 SELECT tenant, instance FROM instances

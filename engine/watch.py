@@ -7,6 +7,7 @@ Ages of leases grow only in seconds in which a worker could have been heard.
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -21,7 +22,7 @@ from runtara.protocol.errors import RuntaraError
 from runtara.protocol.frames import encode_record, join_frame, split_frames
 from runtara.protocol.ids import partition_of
 from runtara.protocol.limits import MAX_FRAME_RECORDS
-from runtara.protocol.messages import Heartbeat
+from runtara.protocol.messages import Heartbeat, Status
 from runtara.protocol.records import Absent, Record, TimerDue, WorkerLost
 
 from . import log as event_log
@@ -32,7 +33,6 @@ from .lifecycle import Timer
 from .log import Ownership
 from .outlets import Outlets
 from .platform import Platform
-from .reader import JournalReader
 from .streams import stream_info
 
 log = logger("watch")
@@ -50,12 +50,16 @@ _heartbeat_decoder = msgspec.json.Decoder(Heartbeat)
 
 
 class Watch:
-    def __init__(self, platform: Platform, ownership: Ownership, outlets: Outlets, reader: JournalReader) -> None:
+    """`is_drained`: all that has arrived is folded, so a worker that was not heard has not been heard."""
+
+    def __init__(
+        self, platform: Platform, ownership: Ownership, outlets: Outlets, *, is_drained: Callable[[], bool]
+    ) -> None:
         self._platform = platform
         self._partition = ownership.partition
         self._ownership = ownership
         self._outlets = outlets
-        self._reader = reader
+        self._is_drained = is_drained
         self._timers = TimerHeap()
         self._timers_changed = asyncio.Event()
         self._leases = Leases()
@@ -95,6 +99,8 @@ class Watch:
         if new.claim is not None and (old is None or old.claim is not new.claim):
             self._claimed(after)
         id = (after.tenant, after.instance)
+        if new.status is not Status.QUEUED:
+            self._evidence.pop(id, None)  # nobody asks any more whether the queue has its request
         if new.claim is not None and (new.pause or new.cancel is not None or new.unseen):
             self._owing.add(id)
         else:
@@ -179,7 +185,7 @@ class Watch:
             before = time.monotonic()
             await asyncio.sleep(TICK_SECONDS)
             late = time.monotonic() - before > LATE_TICK_SECONDS
-            if late or not self._platform.bus.is_connected or not self._reader.is_drained:
+            if late or not self._platform.bus.is_connected or not self._is_drained():
                 continue
             for (tenant, worker), residents in self._leases.tick():
                 log.warning("worker_lost", tenant=tenant, worker=worker, instances=len(residents))

@@ -102,7 +102,9 @@ instances: Final = Table(
     Column("dispatched", Integer, nullable=False, server_default="0"),  # evidence: the attempt the run queue has
     Column("state", JSON, nullable=False),
     Column("hash", LargeBinary, nullable=False),  # of its last event: the next one chains on it
-    Index("ix_instances_listing", "tenant", "created_at", "instance"),
+    # The condition holds for all, and only a query that repeats it may use the index: as long as Postgres knows nothing
+    # of a new table, it would look up single instances here, through all that their tenant has.
+    Index("ix_instances_listing", "tenant", "created_at", "instance", postgresql_where=text("created_at > 0")),
     Index("ix_instances_queued", "partition", postgresql_where=text("status = 'queued'")),
     Index("ix_instances_running", "partition", postgresql_where=text("status = 'running'")),
     Index("ix_instances_labels", "labels", postgresql_using="gin", postgresql_where=text("labels <> '{}'")),

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from runtara.engine.lifecycle import State, evolve
+from runtara.engine.lifecycle import UNKNOWN, State, evolve
 from runtara.protocol.chain import GENESIS
 from runtara.protocol.errors import WorkflowCancelled
 from runtara.protocol.events import (
@@ -124,6 +124,11 @@ Columns = tuple[object, ...]
 _state_encoder = msgspec.json.Encoder()
 
 
+def encode_state(state: State) -> bytes:
+    """Without the keys, of which memory has only hashes, and after a retry not even these."""
+    return _state_encoder.encode(_replace(state, keys=UNKNOWN))
+
+
 def columns(row: InstanceRow) -> Columns:
     """The row in the order of `infra`'s table, as asyncpg wants it."""
     state = row.state
@@ -146,7 +151,7 @@ def columns(row: InstanceRow) -> Columns:
         bytes(row.result) if row.result is not None else None,
         row.error,
         _encode(row.progress) if row.progress is not None else None,
-        _state_encoder.encode(state),
+        encode_state(state),
         row.hash,
     )
 
@@ -154,7 +159,7 @@ def columns(row: InstanceRow) -> Columns:
 def grown_columns(row: InstanceRow) -> Columns:
     """What changes where an instance only recorded something: the rest of its row stands as it was."""
     state = row.state
-    return (row.tenant, row.instance, state.version, row.updated_at, _state_encoder.encode(state), row.hash)
+    return (row.tenant, row.instance, state.version, row.updated_at, encode_state(state), row.hash)
 
 
 def only_grew(before: InstanceRow | None, after: InstanceRow) -> bool:

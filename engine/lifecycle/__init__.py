@@ -10,13 +10,14 @@ from .decision import Decision, Note
 from .effects import ControlDue, Effects, RunDue, effects
 from .envelope import check_envelope
 from .evolve import evolve
-from .keyset import KeySet, key_hash
+from .keyset import UNKNOWN, KeySet, key_hash
 from .memos import is_failure, recorded_keys, served, takes_key
 from .outbox import outbox_commands
 from .reports import position
 from .state import Claim, State, Timer, Wait, needs_keys, with_keys
 
 __all__ = [
+    "UNKNOWN",
     "Claim",
     "ControlDue",
     "Decision",

@@ -269,7 +269,8 @@ class Peer:
     async def is_sound(self) -> None:
         """The chains are whole, and the projections say what the log says."""
         assert (await self.verify()).findings == []
-        assert (await self.replay()).findings == []
+        findings = (await self.replay()).findings
+        assert findings == [], findings
 
     # NATS
 

@@ -80,7 +80,13 @@ def upgrade() -> None:
         postgresql_using="gin",
         postgresql_where=sa.text("labels <> '{}'"),
     )
-    op.create_index("ix_instances_listing", "instances", ["tenant", "created_at", "instance"], unique=False)
+    op.create_index(
+        "ix_instances_listing",
+        "instances",
+        ["tenant", "created_at", "instance"],
+        unique=False,
+        postgresql_where=sa.text("created_at > 0"),
+    )
     op.create_index(
         "ix_instances_queued", "instances", ["partition"], unique=False, postgresql_where=sa.text("status = 'queued'")
     )
