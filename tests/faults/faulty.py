@@ -26,6 +26,15 @@ async def steps(ctx: Context, folder: str, number: int, count: int) -> list[int]
     return [await work(folder, number, n) for n in range(count)]
 
 
+@workflow
+async def witnessed(ctx: Context, folder: str, number: int, count: int) -> list[int]:
+    """`steps`, and a line for how it left its process."""
+    try:
+        return [await work(folder, number, n) for n in range(count)]
+    finally:
+        leave(folder, "ends", f"{os.getpid()} {number} {ctx.stopping}")
+
+
 @step(retry=Retry(max_attempts=5, initial=timedelta(milliseconds=50)))
 async def fail_twice(folder: str) -> str:
     leave(folder, "tries", "try")
@@ -64,6 +73,6 @@ async def slowly_deadly(ctx: Context, folder: str, count: int) -> int:
     return count
 
 
-def trace(folder: str) -> list[str]:
-    file = Path(folder) / "trace"
+def trace(folder: str, name: str = "trace") -> list[str]:
+    file = Path(folder) / name
     return file.read_text().splitlines() if file.exists() else []
