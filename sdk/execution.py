@@ -90,7 +90,7 @@ class Execution:
         self._step_threads = asyncio.Semaphore(MAX_STEP_THREADS)
         self._residents = Residents(instance)
         self._gate = Gate(self._leave)
-        self._memos = Memos(claim.memos if claim else ())
+        self._memos = Memos(claim.memos, claim.now_us) if claim else Memos()
         self._reports = Reports(outlet, instance=instance, attempt=attempt, nonce=nonce)
         self._operations = Operations(
             gate=self._gate, reports=self._reports, memos=self._memos, in_thread=self._in_step_thread,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -46,6 +47,19 @@ async def fail_twice(folder: str) -> str:
 @workflow
 async def stubborn(ctx: Context, folder: str) -> str:
     return await fail_twice(folder)
+
+
+@step(retry=Retry(max_attempts=2, initial=timedelta(seconds=2.5), jitter=0))
+async def fail_once(folder: str) -> str:
+    leave(folder, "moments", time.monotonic())
+    if len(trace(folder, "moments")) == 1:
+        raise ConnectionError("not yet")
+    return "at last"
+
+
+@workflow
+async def patient(ctx: Context, folder: str) -> str:
+    return await fail_once(folder)
 
 
 @workflow
