@@ -103,6 +103,11 @@ class Memos:
             outcome = self._outcomes[key] = _outcome(memo)
         return outcome
 
+    def recorded_at(self, key: str) -> int | None:
+        """When `key` was recorded, by the journal's clock."""
+        memo = self._memos.get(key)
+        return None if memo is None else memo.at
+
     def digest(self, key: str) -> str | None:
         """See `keys.Recorded`."""
         outcome = self.peek(key) or self._tries.get(key)

@@ -95,7 +95,9 @@ class MemoryOutlet:
         """The memos that the engine would give the next attempt."""
         for number, record in enumerate(self.records, version + 1):
             if isinstance(record, Checkpointed):
-                yield Memo(key=record.key, version=number, type="CheckpointSaved", data=record.data)
+                yield Memo(
+                    key=record.key, version=number, type="CheckpointSaved", data=record.data, at=journal_us()
+                )  # fmt: skip
             elif isinstance(record, StepFailure):
                 due_us = None if record.for_us is None else journal_us() + record.for_us
                 data = Raw(encode_data(StepFailed(n=record.n, error=record.error, due_us=due_us)))
