@@ -11,12 +11,12 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from runtara.infra.clock import JournalClock
 from runtara.protocol.errors import WireError
 from runtara.protocol.events import CheckpointSaved, CustomEvent, StepFailed, decode_event, encode_data
 from runtara.protocol.messages import Memo
 from runtara.protocol.records import NO_DATA, Checkpointed, Custom, Report, StepFailure
 
-from .clock import JournalClock
 from .keys import TIMEOUT_KEY
 
 _DIGEST: Final = "digest"
@@ -54,10 +54,12 @@ _decoder: Final = msgspec.json.Decoder(Recorded)
 
 
 class Memos:
-    """The recorded keys of earlier attempts. `now_us`: what the journal's clock shows."""
+    """The recorded keys of earlier attempts. `now_us`: what the journal's clock shows, where that is known."""
 
-    def __init__(self, memos: Iterable[Memo] = (), now_us: int = 0) -> None:
-        self.clock = JournalClock(now_us)
+    def __init__(self, memos: Iterable[Memo] = (), now_us: int | None = None) -> None:
+        self.clock = JournalClock()
+        if now_us is not None:
+            self.clock.seen(now_us)
         self._memos: dict[str, Memo] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._tries: dict[str, Failure] = {}
