@@ -174,6 +174,9 @@ class Bus:
                     closed_cb=self._on_closed,
                     **options,  # type: ignore[arg-type]
                 )
+        except asyncio.CancelledError:
+            await _close_quietly(client)
+            raise
         except (OSError, TimeoutError, nats.errors.Error) as exc:
             self._closing = True
             await _close_quietly(client)
