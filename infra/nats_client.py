@@ -11,7 +11,7 @@ from typing import Any, Final
 import nats.errors
 from nats.aio.client import Client
 
-BAD_LOGIN: Final = re.compile(r"authorization violation|authentication (expired|revoked|timeout)", re.IGNORECASE)
+BAD_LOGIN: Final = re.compile(r"authorization violation|authentication (expired|revoked)", re.IGNORECASE)
 _ITS_OWN: Final = re.compile(r"permissions violation|stale connection", re.IGNORECASE)  # what nats-py treats well
 
 

@@ -90,6 +90,7 @@ class _Lane:
         future: asyncio.Future[int] = self._loop.create_future()
         if self._error is not None:
             future.set_exception(self._error)
+            future.exception()  # as in `_fail`
             return future
         self._records.append(record)
         self._futures.append(future)

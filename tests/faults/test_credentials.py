@@ -1,5 +1,6 @@
 """A worker whose credential lacks a right says which, ends, and its work goes to one that has it."""
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtara.infra.settings import Settings
+from runtara.protocol.errors import NotAllowed
 from runtara.runner.child import Child, Ended, worker_command, worker_environ
 from runtara.runner.pool import Pool
 from runtara.sdk.client import Client
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.timeout(60)
 FLOWS = str(Path(__file__).with_name("faulty.py"))
 USERS = """authorization { users: [
   { user: platform, password: secret }
-  { user: mute, password: secret, permissions: { publish: { deny: "*.reports.>" } } }
+  { user: mute, password: secret, permissions: { publish: { deny: ["*.reports.>", "*.commands.>"] } } }
 ] }"""
 
 
@@ -70,6 +72,14 @@ async def test_a_worker_that_may_not_publish_its_reports_ends_with_the_reason_an
     assert await handle.result(timeout=20) == [1_000, 1_001, 1_002]
     assert await peer.pool.fetchval("SELECT max(restarts) FROM instances") == 0
     await peer.is_sound()
+
+
+async def test_a_client_that_may_not_publish_commands_is_told_so_each_time(site: Settings) -> None:
+    async with running(site), Client(dataclasses.replace(site, nats_user="mute")) as client:
+        for id in ("i-1", "i-2"):
+            with pytest.raises(NotAllowed, match=r"refused publish on '.*\.commands\.0\.default"):
+                async with asyncio.timeout(5):
+                    await client.start(faulty.steps, folder="", number=1, count=1, id=id)
 
 
 async def test_a_worker_whose_login_is_refused_ends_with_the_reason(site: Settings) -> None:
