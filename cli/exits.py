@@ -14,6 +14,7 @@ from runtara.protocol.errors import (
     ExecutionFailed,
     IllegalTransition,
     InstanceNotFound,
+    NotAllowed,
     ResultTimeout,
     RuntaraError,
     StartConflict,
@@ -38,6 +39,7 @@ _CODES: Final[tuple[tuple[type[RuntaraError], int], ...]] = (
     (TooManySignals, CONFLICT),
     (ExecutionFailed, FAILED),
     (BadInput, USAGE),
+    (NotAllowed, UNREACHABLE),
     (Unavailable, UNREACHABLE),
 )
 

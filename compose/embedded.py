@@ -5,9 +5,11 @@ Both keep real fsync, generated passwords, and ports that were chosen free once.
 """
 
 import asyncio
+import errno
 from pathlib import Path
 
 from runtara.infra.lifetime import Service
+from runtara.protocol.errors import ServerFailed
 
 from . import installation, nats_server, postgres_server
 from .installation import Installation
@@ -31,6 +33,15 @@ class EmbeddedServers(Service):
         self._supervise = supervise
 
     async def open(self) -> None:
+        try:
+            await self._open()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            reason = f"the disk of {self._data} is full; make room and start again"
+            raise ServerFailed(server="servers", reason=reason) from error
+
+    async def _open(self) -> None:
         self._stack.enter_context(installation.locked(self._data))
         for server in (nats_server, postgres_server):  # before the ports are looked at: they may hold them
             await end_leftover(note_of(self._data / server.FOLDER), server.STOP_SIGNAL)

@@ -7,6 +7,7 @@ owner only; no mode of a folder that we did not make is changed.
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import random
 import secrets
@@ -39,6 +40,11 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
     postgres_port: int
     postgres_user: str = "runtara"
     postgres_password: str
+
+    @property
+    def nats_system_password(self) -> str:
+        """Of the user who may ask the server about itself."""
+        return hashlib.sha256(f"system {self.nats_password}".encode()).hexdigest()
 
     @property
     def nats_url(self) -> str:

@@ -1,11 +1,22 @@
-"""The embedded NATS server: JetStream with an fsync before every acknowledgement, on loopback, behind a password."""
+"""The embedded NATS server: JetStream with an fsync before every acknowledgement, on loopback, behind a password.
+
+A stream whose file could not be written (a full disk, m: nats-server 2.15.1) keeps what it has, takes nothing more and
+does not answer publishers, until the server is restarted; the server's health, which only its system account may ask
+for, says so. Its storage limit is set, because by default it is three quarters of what was free at its start: a server
+that starts while the disk is full would refuse everything until its next start.
+"""
 
 import asyncio
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from runtara.infra.bus import Bus
+from runtara.protocol.errors import RuntaraError
 from runtara.protocol.limits import MAX_PAYLOAD_BYTES
 
 from . import binaries
@@ -16,6 +27,17 @@ from .supervisor import ServerSpec
 FOLDER: Final = "nats"
 STOP_SIGNAL: Final = signal.SIGTERM
 _PROBE_SECONDS: Final = 1.0
+_SYSTEM_USER: Final = "system"
+_HEALTH: Final = "$SYS.REQ.SERVER.PING.HEALTHZ"
+_NEEDS_A_RESTART: Final = re.compile(r"write error")
+
+
+class Health(msgspec.Struct, frozen=True):
+    error: str = ""
+
+
+class HealthReply(msgspec.Struct, frozen=True):
+    data: Health = Health()
 
 
 def prepare(data: Path, installation: Installation) -> ServerSpec:
@@ -28,6 +50,9 @@ def prepare(data: Path, installation: Installation) -> ServerSpec:
     async def is_ready() -> bool:
         return await _answers(installation)
 
+    async def ails() -> str | None:
+        return await _write_error(installation)
+
     return ServerSpec(
         name="NATS",
         command=[binaries.nats_server(), "--config", configuration],
@@ -35,6 +60,7 @@ def prepare(data: Path, installation: Installation) -> ServerSpec:
         identity=OURSELVES,
         stop_signal=STOP_SIGNAL,
         is_ready=is_ready,
+        ails=ails,
     )
 
 
@@ -45,13 +71,16 @@ def configure(installation: Installation, *, store: Path) -> str:
 server_name: {installation.nats_name}
 listen: {json.dumps(f"{LOOPBACK}:{installation.nats_port}")}
 max_payload: {MAX_PAYLOAD_BYTES}
-authorization {{
-  user: {json.dumps(installation.nats_user)}
-  password: {json.dumps(installation.nats_password)}
-}}
+authorization {{ users: [
+  {{ user: {json.dumps(installation.nats_user)}, password: {json.dumps(installation.nats_password)} }}
+] }}
+accounts {{ $SYS: {{ users: [
+  {{ user: {_SYSTEM_USER}, password: {json.dumps(installation.nats_system_password)} }}
+] }} }}
 jetstream {{
   store_dir: {json.dumps(str(store))}
   sync_interval: always  # an acknowledged record is on the disk
+  max_file_store: 1PB  # the disk is the limit; streams have their own
 }}
 """
 
@@ -69,3 +98,18 @@ async def _answers(installation: Installation) -> bool:
     except (OSError, TimeoutError):
         return False
     return greeting.startswith(b"INFO ") and installation.nats_name.encode() in greeting
+
+
+async def _write_error(installation: Installation) -> str | None:
+    """What keeps a stream from being written until the server is restarted, in the server's words."""
+    try:
+        bus = await Bus.connect(
+            installation.nats_url, name="runtara supervisor", inbox="_INBOX.supervisor", user=_SYSTEM_USER,
+            password=installation.nats_system_password,
+        )  # fmt: skip
+        async with bus:
+            answer = await bus.request(_HEALTH, b"", timeout=_PROBE_SECONDS)
+        error = msgspec.json.decode(answer, type=HealthReply).data.error
+    except (RuntaraError, msgspec.MsgspecError):
+        return None  # it is on its way up or down
+    return error if _NEEDS_A_RESTART.search(error) else None

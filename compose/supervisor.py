@@ -6,6 +6,8 @@ Invariants:
 - `stop` is the only way in which a server stays down (or `supervise=False`). One that dies before it ever answered
   is tried again a bounded number of times (a Postgres whose postmaster was killed needs a moment until its orphans
   are gone); then the service fails with the end of the server's log.
+- A full disk ends nothing. A server that was up and died over it is started again once there is room; one that lives
+  on and needs a restart to write again (`ServerSpec.ails`) gets it, but not before there is room.
 """
 
 import asyncio
@@ -33,6 +35,9 @@ MAX_FAILED_STARTS: Final = 12
 PROBE_SECONDS: Final = 0.02
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 2.0
+HEALTH_SECONDS: Final = 2.0
+ROOM_SECONDS: Final = 0.5  # how often a full disk is looked at
+MIN_ROOM_BYTES: Final = 32 * 1024 * 1024  # a segment of Postgres's write-ahead log, and some of the largest frames
 _KEEP_LOG_BYTES: Final = 16 * 1024 * 1024  # a longer log is moved aside at the next start
 _TAIL_LINES: Final = 10
 _log = logger("compose")
@@ -42,6 +47,12 @@ class Probe(Protocol):
     """Whether the server answers now; never raises."""
 
     async def __call__(self) -> bool: ...
+
+
+class Ailment(Protocol):
+    """Why a server that runs will not work again until it is restarted; None if it does. Never raises."""
+
+    async def __call__(self) -> str | None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +65,7 @@ class ServerSpec:
     identity: Identity
     stop_signal: signal.Signals
     is_ready: Probe
+    ails: Ailment | None = None
 
     @property
     def log(self) -> Path:
@@ -123,6 +135,16 @@ class Server(Service):
         process = self._process
         if process is None:
             return
+        await self._end(process)
+        self._up.clear()
+        self.spec.process_note.unlink(missing_ok=True)
+
+    async def start(self) -> None:
+        """Start it again after `stop` (or after its death, if nobody supervises it) and wait until it answers."""
+        self._wanted.set()
+        await self.wait_up()
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
         self.kill(signal.SIGCONT)  # a stopped process would not hear the next one
         self.kill(self.spec.stop_signal)
         try:
@@ -132,13 +154,6 @@ class Server(Service):
             self._log.warning("server_did_not_stop", seconds=STOP_SECONDS)
             self.kill()
             await process.wait()
-        self._up.clear()
-        self.spec.process_note.unlink(missing_ok=True)
-
-    async def start(self) -> None:
-        """Start it again after `stop` (or after its death, if nobody supervises it) and wait until it answers."""
-        self._wanted.set()
-        await self.wait_up()
 
     async def _keep_running(self) -> None:
         failed_starts = 0
@@ -151,6 +166,8 @@ class Server(Service):
                 await self._while_up(process)
             elif self._wanted.is_set():
                 failed_starts += 1
+            if failed_starts and self.starts and await self._waited_for_room():
+                failed_starts = 0
             if not self._wanted.is_set():
                 continue
             if failed_starts >= MAX_FAILED_STARTS:
@@ -176,9 +193,17 @@ class Server(Service):
                 start_new_session=True,  # Ctrl-C at the terminal is for us: we stop the servers last
             )
         self._process = process
-        with contextlib.suppress(ProcessLookupError):  # it may be dead already
-            write_private(spec.process_note, msgspec.json.encode(ProcessId.of(process.pid)))
+        self._note(process.pid)
         return process
+
+    def _note(self, pid: int) -> None:
+        """Write down which process it is, for a start after a crash of ours; on a full disk that does without."""
+        try:
+            write_private(self.spec.process_note, msgspec.json.encode(ProcessId.of(pid)))
+        except ProcessLookupError:
+            pass  # it is dead already
+        except OSError as error:
+            self._log.warning("process_not_noted", reason=str(error))
 
     async def _became_ready(self, process: asyncio.subprocess.Process) -> bool:
         try:
@@ -197,8 +222,33 @@ class Server(Service):
         self.starts += 1
         self._up.set()
         self._log.debug("server_up", pid=process.pid)
+        watch = self.spawn(self._watch_health(process), "health", may_end=True)
         await process.wait()
+        watch.cancel()
         self._up.clear()
+
+    async def _watch_health(self, process: asyncio.subprocess.Process) -> None:
+        """End a server that only a restart can help; it is started again as if it had died."""
+        ails = self.spec.ails
+        if ails is None or not self._supervise:
+            return
+        while (reason := await ails()) is None:
+            await asyncio.sleep(HEALTH_SECONDS)
+        self._log.error("server_ails", reason=reason)
+        await self._waited_for_room()
+        if self._wanted.is_set():
+            self._log.warning("server_restarts", reason=reason)
+            await self._end(process)
+
+    async def _waited_for_room(self) -> bool:
+        """Return once there is room, or the server is no longer wanted; whether that had to be waited for."""
+        folder, waited = self.spec.folder, False
+        while self._wanted.is_set() and (free := _room(folder)) < MIN_ROOM_BYTES:
+            if not waited:
+                self._log.error("disk_full", folder=str(folder), free=free, needed=MIN_ROOM_BYTES)
+            waited = True
+            await asyncio.sleep(ROOM_SECONDS)
+        return waited
 
 
 async def end_leftover(note: Path, stop_signal: signal.Signals) -> None:
@@ -230,6 +280,12 @@ async def _gone(process: ProcessId, *, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def _room(folder: Path) -> int:
+    """Bytes that an ordinary user may still write there."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
 def _tail(log: Path) -> str:

@@ -78,6 +78,7 @@ class ClaimDue(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     nonce: str
     version: int
+    now_us: int
     reply: str
 
 
@@ -336,6 +337,7 @@ class Fold:
                     attempt=row.state.attempt,
                     nonce=record.nonce,
                     version=claim.version,
+                    now_us=self._clock,
                     reply=record.reply,
                 )
             )

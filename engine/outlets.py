@@ -231,6 +231,7 @@ def _claimed(due: ClaimDue, row: InstanceRow) -> Claimed:
         attempt=due.attempt,
         nonce=due.nonce,
         version=due.version,
+        now_us=due.now_us,
         workflow=state.workflow,
         input=row.input,
         options=state.options,

@@ -58,10 +58,12 @@ class Engine(Service):
 
     async def _connect(self, name: str) -> Bus:
         settings = self._settings
-        return await Bus.connect(
+        bus = await Bus.connect(
             settings.require_nats_url(),
             name=name,
             inbox=f"_INBOX.{VOICE_USER}.{new_token(8)}",
             user=settings.nats_user,
             password=settings.nats_password,
         )
+        bus.on_refused.append(self.fail)
+        return bus

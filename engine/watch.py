@@ -2,7 +2,8 @@
 
 Invariants: nothing is decided here. A due timer, a worker that is silent, an instance that its worker does not list
 become records on the engine's subject of the journal, under the owner's token, and count only when they are folded.
-Ages of leases grow only in seconds in which a worker could have been heard.
+Ages of leases grow only in seconds in which a worker could have been heard. No wall clock is read: timers go by what is
+seen of the journal's.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from runtara.infra.bus import JetStreamError, NotAcknowledged, PublishRefused
+from runtara.infra.clock import JournalClock
 from runtara.infra.logs import logger
 from runtara.projections.instances import InstanceRow
 from runtara.projections.leases import Leases, Resident, WorkerId
@@ -43,7 +45,6 @@ SWEEP_SECONDS: Final = 5.0
 REPUBLISH_SECONDS: Final = 30.0
 SWEEP_LIMIT: Final = 5_000
 IDLE_TIMER_SECONDS: Final = 0.5
-CLOCK_JUMP_US: Final = 1_000_000
 MAX_EVIDENCE: Final = 100_000
 
 _heartbeat_decoder = msgspec.json.Decoder(Heartbeat)
@@ -65,7 +66,8 @@ class Watch:
         self._leases = Leases()
         self._owing: set[Id] = set()
         self._evidence: dict[Id, int] = {}
-        self._skew_us: int | None = None
+        self._clock = JournalClock()
+        self._clock_known = asyncio.Event()
         self._subject = platform.subjects.engine(ownership.partition)
 
     async def run(self) -> None:
@@ -86,10 +88,9 @@ class Watch:
     # what the loop tells
 
     def clock_seen(self, journal_us: int) -> None:
-        """How far the journal's clock is ahead of ours; measured late at worst, so a timer is never fired early."""
-        skew = journal_us - time.time_ns() // 1_000
-        if self._skew_us is None or skew > self._skew_us or self._skew_us - skew > CLOCK_JUMP_US:
-            self._skew_us = skew
+        """A frame was stored at that time; our own `owner` record, which comes before any timer, is one."""
+        self._clock.seen(journal_us)
+        self._clock_known.set()
 
     def changed(self, before: InstanceRow | None, after: InstanceRow) -> None:
         old, new = before.state if before is not None else None, after.state
@@ -118,7 +119,7 @@ class Watch:
         timers = after.state.timers
         if old is timers:
             return
-        horizon = self._journal_now() + HORIZON_SECONDS * 1_000_000
+        horizon = self._clock.now_us() + HORIZON_SECONDS * 1_000_000
         for version, timer in timers.items():
             if version not in old and timer.due_us < horizon:
                 self._timers.add((after.tenant, after.instance, version), timer.due_us)
@@ -134,9 +135,6 @@ class Watch:
         resident = Resident(row.instance, claim.attempt, claim.nonce, time.monotonic())
         self._leases.claimed((row.tenant, claim.worker), resident)
 
-    def _journal_now(self) -> int:
-        return time.time_ns() // 1_000 + (self._skew_us or 0)
-
     async def _load_residents(self) -> None:
         async with self._platform.pool.acquire() as connection:
             found = await connection.fetch(sql.RUNNING, self._partition)
@@ -146,8 +144,9 @@ class Watch:
     # timers
 
     async def _load_timers(self) -> None:
+        await self._clock_known.wait()
         while True:
-            horizon = self._journal_now() + HORIZON_SECONDS * 1_000_000
+            horizon = self._clock.now_us() + HORIZON_SECONDS * 1_000_000
             rows = await self._platform.pool.fetch(sql.NEXT_TIMERS, self._partition, horizon, MAX_IN_MEMORY)
             for row in rows:
                 self._timers.add((row["tenant"], row["instance"], row["version"]), row["due"])
@@ -155,9 +154,10 @@ class Watch:
             await asyncio.sleep(RELOAD_SECONDS)
 
     async def _fire_timers(self) -> None:
+        await self._clock_known.wait()
         while True:
             await self._wait_for_a_timer()
-            due = self._timers.take_due(self._journal_now(), MAX_FRAME_RECORDS)
+            due = self._timers.take_due(self._clock.now_us(), MAX_FRAME_RECORDS)
             token = self._ownership.token
             await self._report(
                 [
@@ -170,7 +170,7 @@ class Watch:
         next_due = self._timers.next_due()
         wait = IDLE_TIMER_SECONDS
         if next_due is not None:
-            wait = min(wait, max(0.0, (next_due - self._journal_now()) / 1e6))
+            wait = min(wait, max(0.0, self._clock.seconds_until(next_due)))
         self._timers_changed.clear()
         try:
             async with asyncio.timeout(wait):
@@ -286,7 +286,7 @@ class Watch:
             )
 
     async def _repeat_requests(self) -> None:
-        now = self._journal_now()
+        now = self._clock.now_us()
         async with self._platform.pool.acquire() as connection:
             found = await connection.fetch(
                 sql.UNDISPATCHED,

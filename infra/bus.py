@@ -1,8 +1,9 @@
 """One NATS connection under our rules.
 
-Invariants: it reconnects for ever; a publish that wants an acknowledgement ends at once when the connection
-breaks (the caller sends the same bytes again) instead of waiting for its time-out; a refused permission, which
-NATS tells only through the error callback, becomes `NotAllowed`; dropped messages are counted, never silent.
+Invariants: it reconnects for ever, unless its credential is refused, which `on_refused` is told; a publish that wants
+an acknowledgement ends at once when the connection breaks (the caller sends the same bytes again) instead of waiting
+for its time-out; a refused permission, which NATS tells only through the error callback, becomes `NotAllowed`; dropped
+messages are counted, never silent.
 """
 
 import asyncio
@@ -16,7 +17,6 @@ from typing import Final, TypeVar
 import msgspec
 import nats
 import nats.errors
-from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -24,6 +24,7 @@ from runtara.protocol.errors import (
     Malformed,
     NotAllowed,
     PlatformUnreachable,
+    Refused,
     RuntaraError,
     StreamMissing,
     Unavailable,
@@ -32,7 +33,7 @@ from runtara.protocol.errors import (
 from runtara.protocol.messages import Reply
 
 from .logs import logger
-from .nats_client import FastClient, Handler
+from .nats_client import BAD_LOGIN, Handler, OurClient
 
 log = logger("bus")
 
@@ -41,6 +42,7 @@ REQUEST_TIMEOUT_SECONDS: Final = 5.0
 RECONNECT_WAIT_SECONDS: Final = 0.1  # nats-py takes fractions, whatever its annotation says
 PENDING_BYTES: Final = 32 * 1024 * 1024  # of one connection's outgoing buffer while it reconnects
 VIOLATION_MEMORY_SECONDS: Final = 30.0
+REFUSED_LOGIN_SECONDS: Final = 60.0  # of reconnecting; a server may come back before its users do
 STREAM_FULL: Final = 10077  # JetStream's err_code for "maximum bytes" and "maximum messages (per subject)"
 
 _T = TypeVar("_T")
@@ -79,27 +81,54 @@ class PublishRefused(Unavailable):
     subject: str
     stream: str
     reason: str
-    code: int
+    code: int  # JetStream's err_code
+    status: int  # 4xx blames the message, 5xx the server
 
     @property
     def is_full(self) -> bool:
         return self.code == STREAM_FULL
 
 
+class PayloadTooLarge(Refused):
+    template = (
+        "a message of {size:,} bytes on {subject} is larger than the NATS server takes ({limit:,} bytes): "
+        "raise its max_payload to 8 MiB"
+    )
+    subject: str
+    size: int
+    limit: int
+
+
+class LoginRefused(NotAllowed):
+    """The server does not, or no longer, take our credential."""
+
+    template = (
+        "the NATS server at {subject} does not accept this credential: {reason}; "
+        "it may have expired or been changed: see RUNTARA_NATS_USER and RUNTARA_NATS_PASSWORD"
+    )
+    subject: str
+    reason: str
+
+
 class Bus:
     """A connection. Make it with `Bus.connect`; `inbox` is the prefix under which its user may receive answers."""
 
-    def __init__(self, client: FastClient, inbox: str) -> None:
+    def __init__(self, client: OurClient, inbox: str) -> None:
         self.nats = client
         self.inbox = inbox
         self.on_reconnect: list[Callable[[], None]] = []
         self.on_disconnect: list[Callable[[], None]] = []
+        self.on_refused: list[Callable[[RuntaraError], None]] = []
         self.dropped = 0
         self._ids = itertools.count(1)
         self._pending: dict[str, tuple[asyncio.Future[Msg], str]] = {}
         self._answers: Subscription | None = None
         self._answer_prefix = f"{inbox}.{_nuid(client)}."
         self._violations: dict[str, float] = {}
+        self._bad_login: tuple[float, str] | None = None  # since when, and what the server says
+        self._refused: LoginRefused | None = None
+        self._server = ""
+        self._closer: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
         self._closing = False
 
@@ -114,18 +143,23 @@ class Bus:
         password: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> "Bus":
-        """Connect, or raise `PlatformUnreachable` after some seconds. `url` may name several servers, with commas."""
-        client = FastClient()
-        bus = cls(client, inbox)
-        options: dict[str, object] = {"tls": tls} if tls else {}
+        """Connect, or raise after some seconds: `PlatformUnreachable`, or `LoginRefused` if a server answers and does
+        not let us in. `url` may name several servers, with commas."""
+        options: dict[str, object] = {"name": name, "inbox_prefix": inbox.encode()}
+        if tls is not None:
+            options["tls"] = tls
         if user is not None:
             options |= {"user": user, "password": password}
+        bus = cls(OurClient(), inbox)
+        await bus._connect(url, options)
+        return bus
+
+    async def _connect(self, url: str, options: dict[str, object]) -> None:
+        client, self._server = self.nats, _plain(url)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 await client.connect(
                     servers=url.split(","),
-                    name=name,
-                    inbox_prefix=inbox.encode(),
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=RECONNECT_WAIT_SECONDS,  # type: ignore[arg-type]
                     connect_timeout=2,
@@ -133,17 +167,24 @@ class Bus:
                     max_outstanding_pings=2,
                     pending_size=PENDING_BYTES,
                     skip_subject_validation=True,  # every token of a subject is a checked id
-                    error_cb=bus._on_error,
-                    disconnected_cb=bus._on_disconnected,
-                    reconnected_cb=bus._on_reconnected,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnected,
+                    reconnected_cb=self._on_reconnected,
+                    closed_cb=self._on_closed,
                     **options,  # type: ignore[arg-type]
                 )
-        except (OSError, TimeoutError, nats.errors.Error) as exc:
+        except asyncio.CancelledError:
             await _close_quietly(client)
-            raise PlatformUnreachable(reason=f"cannot connect to NATS at {_plain(url)}: {exc or 'no answer'}") from exc
-        bus._connected.set()
-        bus._answers = await client.listen(f"{bus._answer_prefix}*", bus._on_answer)
-        return bus
+            raise
+        except (OSError, TimeoutError, nats.errors.Error) as exc:
+            self._closing = True
+            await _close_quietly(client)
+            if self._bad_login is not None:
+                raise LoginRefused(action="connect", subject=self._server, reason=self._bad_login[1]) from exc
+            reason = f"cannot connect to NATS at {self._server}: {exc or 'no answer'}"
+            raise PlatformUnreachable(reason=reason) from exc
+        self._connected.set()
+        self._answers = await client.listen(f"{self._answer_prefix}*", self._on_answer)
 
     async def __aenter__(self) -> "Bus":
         return self
@@ -168,7 +209,10 @@ class Bus:
         return self.nats.is_connected
 
     async def wait_connected(self) -> None:
+        """Returns at once while connected; raises `LoginRefused` if there will be no connection any more."""
         await self._connected.wait()
+        if self._refused is not None:
+            raise self._refused
 
     async def flush(self) -> None:
         """Wait until the server has taken everything sent so far, subscriptions too.
@@ -216,12 +260,16 @@ class Bus:
     async def publish_acked(self, subject: str, payload: bytes, *, timeout: float = REQUEST_TIMEOUT_SECONDS) -> PubAck:
         """Publish to a stream and wait until it has the message.
 
-        Raises `NotAcknowledged` (send the same bytes again), `PublishRefused` (by the stream), `NotAllowed`.
+        Raises `NotAcknowledged` (send the same bytes again), `PublishRefused` (by the stream; whether to send them
+        again is in `refusals`), `NotAllowed`, `PayloadTooLarge`.
         """
         ack = ack_decoder.decode((await self._ask(subject, payload, timeout)).data)
         if ack.error is None:
             return ack
-        raise PublishRefused(subject=subject, stream=ack.stream, reason=ack.error.description, code=ack.error.err_code)
+        error = ack.error
+        raise PublishRefused(
+            subject=subject, stream=ack.stream, reason=error.description, code=error.err_code, status=error.code
+        )
 
     async def jetstream(self, verb: str, question: object = None, *, timeout: float = REQUEST_TIMEOUT_SECONDS) -> bytes:
         """A request to JetStream's API (`STREAM.INFO.name` …); its errors are raised as `JetStreamError`."""
@@ -241,6 +289,8 @@ class Bus:
         try:
             await self.nats.publish(subject, payload, reply=self._answer_prefix + token)
             msg = await answer
+        except nats.errors.MaxPayloadError as exc:
+            raise PayloadTooLarge(subject=subject, size=len(payload), limit=self.nats.max_payload) from exc
         except nats.errors.Error as exc:
             raise NotAcknowledged(subject=subject, reason=str(exc)) from exc
         finally:
@@ -273,6 +323,9 @@ class Bus:
             self.dropped += 1
             log.warning("messages_dropped", subject=error.subject)
             return
+        if BAD_LOGIN.search(str(error)):
+            self._on_bad_login(str(error).removeprefix("nats: "))
+            return
         violation = _VIOLATION.search(str(error))
         if violation is None:
             log.debug("nats_error", error=repr(error))
@@ -293,10 +346,36 @@ class Bus:
             callback()
 
     async def _on_reconnected(self) -> None:
+        self._bad_login = None
         self._connected.set()
         log.info("nats_reconnected")
         for callback in self.on_reconnect:
             callback()
+
+    def _on_bad_login(self, reason: str) -> None:
+        """A server refused us while we tried to connect to it."""
+        now = time.monotonic()
+        if self._bad_login is None:
+            log.warning("login_refused", reason=reason)
+            self._bad_login = (now, reason)
+        elif now - self._bad_login[0] > REFUSED_LOGIN_SECONDS:
+            self._give_up(reason)
+            self._closer = asyncio.create_task(_close_quietly(self.nats))  # of a task that it cancels: not in here
+
+    async def _on_closed(self) -> None:
+        """The client will not reconnect: we closed it, or the server said that our credential is no longer good."""
+        if not self._closing:
+            self._give_up(str(self.nats.last_error or "the server closed the connection").removeprefix("nats: "))
+
+    def _give_up(self, reason: str) -> None:
+        if self._refused is not None:
+            return
+        self._refused = LoginRefused(action="connect", subject=self._server, reason=reason)
+        log.critical("login_refused", reason=reason)
+        self._fail_pending("the login was refused")
+        self._connected.set()  # nobody need wait any longer
+        for callback in self.on_refused:
+            callback(self._refused)
 
     def _fail_pending(self, reason: str) -> None:
         for answer, subject in list(self._pending.values()):
@@ -320,7 +399,7 @@ class JetStreamError(RuntaraError):
         return StreamMissing(stream=stream) if self.is_missing else self
 
 
-def _nuid(client: NatsClient) -> str:
+def _nuid(client: OurClient) -> str:
     return client._nuid.next().decode()
 
 
@@ -329,7 +408,7 @@ def _plain(url: str) -> str:
     return re.sub(r"//[^@/]*@", "//", url)
 
 
-async def _close_quietly(client: NatsClient) -> None:
+async def _close_quietly(client: OurClient) -> None:
     try:
         await client.close()
     except Exception:

@@ -1,8 +1,12 @@
-"""nats-py's client with a shorter way in and out, for many small messages.
+"""nats-py's client, with what it does too eagerly, too often or not at all.
 
-Of itself it wakes a task for each message that arrives (through a queue of its subscription) and for each one that
-leaves (its flusher); on the hot path that costs more than the message. Here a handler that does not wait is called
-where the message is read, and what was published in one turn of the event loop leaves in one write at its end.
+The way in and out: of itself it wakes a task for each message that arrives (through a queue of its subscription) and
+for each one that leaves (its flusher); on the hot path that costs more than the message. Here a handler that does not
+wait is called where the message is read, and what was published in one turn of the event loop leaves in one write.
+
+Errors: it closes the connection for good on almost anything that the server says. A server that has to close a
+connection does so by itself, and then the client reconnects; here only a refused login is left to it. And it closes
+the socket of such a login.
 
 Invariants: messages of a subscription are handed out in order; commands leave in the order of the calls, whichever way
 they take; what is published while there is no connection is kept, up to `pending_size`, and leaves after the reconnect.
@@ -10,9 +14,11 @@ they take; what is published while there is no connection is kept, up to `pendin
 
 import asyncio
 import inspect
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -23,10 +29,12 @@ from .logs import logger
 log = logger("bus")
 
 Handler = Callable[[Msg], Awaitable[None] | None]
-HIGH_WATER_BYTES = 1024 * 1024  # in the socket's buffer: above, publishers wait as nats-py has them wait
+BAD_LOGIN: Final = re.compile(r"authorization violation|authentication (expired|revoked)", re.IGNORECASE)
+_ITS_OWN: Final = re.compile(r"permissions violation|stale connection", re.IGNORECASE)  # what nats-py treats well
+HIGH_WATER_BYTES: Final = 1024 * 1024  # in the socket's buffer: above, publishers wait as nats-py has them wait
 
 
-class FastClient(Client):
+class OurClient(Client):
     """Everything of nats-py's client; use `listen` in place of `subscribe`."""
 
     def __init__(self) -> None:
@@ -77,6 +85,17 @@ class FastClient(Client):
             handler(self._build_message(sid, subject, reply, data, known))
         except Exception:
             log.exception("handler_failed", subject=subject.decode())
+
+    async def _connect_to_server(self, s: Any) -> None:
+        if self._transport:
+            self._transport.close()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
+
+    async def _process_err(self, err_msg: str) -> None:
+        if BAD_LOGIN.search(err_msg) or _ITS_OWN.search(err_msg):
+            await super()._process_err(err_msg)
+        else:
+            await self._error_cb(nats.errors.Error(f"nats: {err_msg}"))
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         super()._remove_sub(sid, max_msgs)

@@ -6,7 +6,8 @@ passing while a server restarts, a leader changes or the journal is full.
 
 Invariants: records of one partition are stored in the order of `send`; a future resolves only after the
 journal's fsync; sequence numbers only grow, or the journal lost data and `on_fatal` says so. Waiting has no
-end except for what waiting cannot mend: a missing right, a stream that stays missing, a frame that is too large.
+end except for what waiting cannot mend, which `on_fatal` gets: a missing right, a login that is refused (its
+credential expired), a stream that stays missing, a frame that no later try can store (`refusals`).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from runtara.protocol.frames import join_frame, split_frames
 
 from .bus import Bus, NotAcknowledged, PublishRefused
 from .logs import logger
+from .refusals import check_passes
 
 log = logger("writer")
 
@@ -40,6 +42,7 @@ class JournalWriter:
         self._on_fatal = on_fatal
         self._lanes: dict[int, _Lane] = {}
         self._error: RuntaraError | None = None
+        bus.on_refused.append(self._fail)  # an idle process has to end as well
 
     def send(self, partition: int, record: bytes) -> asyncio.Future[int]:
         """Queue an encoded record; the future is the journal sequence of its frame once that is stored."""
@@ -54,6 +57,8 @@ class JournalWriter:
 
     async def close(self) -> None:
         """Stop at once; what is not stored yet is not stored by us (its futures are cancelled)."""
+        if self._fail in self._bus.on_refused:
+            self._bus.on_refused.remove(self._fail)
         await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
 
     def _fail(self, error: RuntaraError) -> None:
@@ -85,6 +90,7 @@ class _Lane:
         future: asyncio.Future[int] = self._loop.create_future()
         if self._error is not None:
             future.set_exception(self._error)
+            future.exception()  # as in `_fail`
             return future
         self._records.append(record)
         self._futures.append(future)
@@ -139,6 +145,7 @@ class _Lane:
             except NotAcknowledged as exc:
                 await patience.wait(exc, missing="no responders" in exc.reason)
             except PublishRefused as exc:
+                check_passes(exc)
                 await patience.wait(exc, missing=False)
             else:
                 return self._checked(ack.stream, ack.seq)

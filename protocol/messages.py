@@ -70,12 +70,14 @@ class Memo(_Strict, frozen=True, kw_only=True):
 
 
 class Claimed(_Strict, frozen=True, kw_only=True, tag_field="type", tag="claimed"):
-    """The claim holds. `memos` up to `version`; if `more`, the rest comes from the API's `memos`."""
+    """The claim holds. `memos` up to `version`; if `more`, the rest comes from the API's `memos`. `now_us`: what the
+    journal's clock showed when this was decided; deadlines in memos are to be read against it."""
 
     instance: str
     attempt: int
     nonce: str
     version: int
+    now_us: int
     workflow: str
     input: Raw
     options: Options = Options()

@@ -10,6 +10,7 @@ serves them all.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -175,7 +176,8 @@ class Claims:
 
 
 async def with_all_memos(connection: Connection, claim: Claimed) -> Claimed:
-    """The claim with the pages of its history that did not fit into the answer."""
+    """The claim with the pages of its history that did not fit into the answer, and the time that this took."""
+    began = time.monotonic_ns()
     memos: list[Memo] = list(claim.memos)
     more = claim.more
     while more:
@@ -183,4 +185,5 @@ async def with_all_memos(connection: Connection, claim: Claimed) -> Claimed:
         page = await connection.call("memos", MemosRequest(after=after), MemosReply, instance=claim.instance)
         memos += [memo for memo in page.memos if memo.version <= claim.version]
         more = page.more and bool(page.memos)
-    return msgspec.structs.replace(claim, memos=memos, more=False)
+    now_us = claim.now_us + (time.monotonic_ns() - began) // 1_000
+    return msgspec.structs.replace(claim, memos=memos, more=False, now_us=now_us)

@@ -98,6 +98,7 @@ class Commands:
     def _publish(self, pending: _Pending) -> None:
         pending.sent_at = self._loop.time()
         pending.stored = self._connection.outside.copy().run(self._writer.send, pending.partition, pending.record)
+        pending.stored.add_done_callback(lambda stored: _refuse(pending, stored))
 
     def _expire(self, pending: _Pending, timeout: float) -> None:
         if pending.answer.done():
@@ -139,3 +140,12 @@ class Commands:
         for pending in self._pending.values():
             if not pending.answer.done():
                 pending.answer.set_exception(error)
+
+
+def _refuse(pending: _Pending, stored: "asyncio.Future[int]") -> None:
+    """The journal will never take it: whoever waits need not wait for the time to run out."""
+    if stored.cancelled() or pending.answer.done():
+        return
+    error = stored.exception()
+    if error is not None:
+        pending.answer.set_exception(error)

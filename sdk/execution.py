@@ -22,7 +22,6 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, Final, NoReturn, TypeVar
 
-import orjson
 from msgspec import Raw
 
 from runtara.protocol.errors import Stopped, WorkflowTimeout
@@ -33,7 +32,7 @@ from .context import Context
 from .failures import describe
 from .gate import Gate
 from .keys import TIMEOUT_KEY
-from .memos import Memos, Recorded
+from .memos import Memos
 from .operations import Operations
 from .ports import Durability, Outlet, Why
 from .reports import Reports
@@ -90,7 +89,7 @@ class Execution:
         self._step_threads = asyncio.Semaphore(MAX_STEP_THREADS)
         self._residents = Residents(instance)
         self._gate = Gate(self._leave)
-        self._memos = Memos(claim.memos if claim else ())
+        self._memos = Memos(claim.memos, claim.now_us) if claim else Memos()
         self._reports = Reports(outlet, instance=instance, attempt=attempt, nonce=nonce)
         self._operations = Operations(
             gate=self._gate, reports=self._reports, memos=self._memos, in_thread=self._in_step_thread,
@@ -271,19 +270,17 @@ class Execution:
     # the workflow's time-out
 
     def _limit_time(self) -> None:
-        """The time counts from the first attempt's start, which is recorded."""
+        """The time counts, by the journal's clock, from when the first attempt's start was recorded."""
         micros = self._options.timeout_us or self.workflow.options.timeout_us
         if micros is None:
             return
-        now = time.time_ns() // 1000
-        recorded = self._memos.answer(TIMEOUT_KEY)
-        if isinstance(recorded, Recorded):
-            started = int(orjson.loads(bytes(recorded.value)))
-        else:
-            started = now
-            data = b'{"kind":"step","value":' + str(now).encode() + b"}"
+        started = self._memos.recorded_at(TIMEOUT_KEY)
+        if started is None:
+            seconds = micros / 1e6
+            data = b'{"kind":"step","value":' + str(time.time_ns() // 1000).encode() + b"}"
             self._reports.send(self._reports.checkpointed(TIMEOUT_KEY, data), "journal")
-        seconds = (started + micros - now) / 1e6
+        else:
+            seconds = self._memos.clock.seconds_until(started + micros)
         self._deadline = self.loop.call_later(max(seconds, 0), self._time_out, micros / 1e6)
 
     def _time_out(self, seconds: float) -> None:

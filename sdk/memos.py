@@ -5,13 +5,13 @@ never asked for can be told at the end. Memos of operations that wait (sleep, si
 belong into a table of their own beside this one, filled in `add` and moved here by their WaitResolved.
 """
 
-import time
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 from msgspec import Raw
 
+from runtara.infra.clock import JournalClock
 from runtara.protocol.errors import WireError
 from runtara.protocol.events import CheckpointSaved, CustomEvent, StepFailed, decode_event, encode_data
 from runtara.protocol.messages import Memo
@@ -31,7 +31,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """The failure of a step after `n` tries; `due_us`: when the next try is due, None if that was the last."""
+    """The failure of a step after `n` tries; `due_us`: when the next try is due by the journal's clock, None if that
+    was the last."""
 
     n: int
     error: WireError
@@ -53,9 +54,12 @@ _decoder: Final = msgspec.json.Decoder(Recorded)
 
 
 class Memos:
-    """The recorded keys of earlier attempts."""
+    """The recorded keys of earlier attempts. `now_us`: what the journal's clock shows, where that is known."""
 
-    def __init__(self, memos: Iterable[Memo] = ()) -> None:
+    def __init__(self, memos: Iterable[Memo] = (), now_us: int | None = None) -> None:
+        self.clock = JournalClock()
+        if now_us is not None:
+            self.clock.seen(now_us)
         self._memos: dict[str, Memo] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._tries: dict[str, Failure] = {}
@@ -84,7 +88,7 @@ class Memos:
         elif isinstance(record, Custom):
             self.add(Memo(key=record.key, version=0, type=CustomEvent.__name__, data=NO_DATA))
         elif isinstance(record, StepFailure):
-            due_us = None if record.for_us is None else time.time_ns() // 1000 + record.for_us
+            due_us = None if record.for_us is None else self.clock.now_us() + record.for_us
             event = StepFailed(n=record.n, error=record.error, due_us=due_us)
             self.add(Memo(key=record.key, version=0, type=StepFailed.__name__, data=Raw(encode_data(event))))
 
@@ -100,6 +104,11 @@ class Memos:
         if outcome is None and (memo := self._memos.get(key)) is not None:
             outcome = self._outcomes[key] = _outcome(memo)
         return outcome
+
+    def recorded_at(self, key: str) -> int | None:
+        """When `key` was recorded, by the journal's clock."""
+        memo = self._memos.get(key)
+        return None if memo is None else memo.at
 
     def digest(self, key: str) -> str | None:
         """See `keys.Recorded`."""

@@ -141,7 +141,7 @@ class Operations:
         failure = self._memos.tried(key)
         if failure is None or failure.due_us is None:
             return 0
-        await self._gate.rest(failure.due_us / 1e6 - time.time())
+        await self._gate.rest(self._memos.clock.seconds_until(failure.due_us))
         return failure.n
 
     async def _body(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> Any:

@@ -15,7 +15,7 @@ from typing import Final
 from runtara.infra.lifetime import run_until_stopped
 from runtara.infra.logs import configure
 from runtara.infra.settings import Settings
-from runtara.protocol.errors import BadInput, InvalidTarget, NotAllowed, Unavailable
+from runtara.protocol.errors import BadInput, InvalidTarget, Refused, Unavailable
 
 from .discovery import Code, load
 from .worker import Worker
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     try:
         asyncio.run(_run(settings, code, options.link))
-    except (Unavailable, NotAllowed) as exc:
+    except (Unavailable, Refused) as exc:
         sys.stderr.write(f"error: {exc}\n")
         return EXIT_UNREACHABLE
     return 0

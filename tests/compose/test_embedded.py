@@ -63,6 +63,16 @@ async def test_nothing_is_weakened(data: Path) -> None:
         assert "sync_interval: always" in (data / "nats" / "nats.conf").read_text()
 
 
+async def test_the_platforms_user_may_not_ask_the_server_about_itself_but_its_supervisor_may(data: Path) -> None:
+    async with EmbeddedServers(data) as servers:
+        connection = await _connect(servers)
+        with pytest.raises(nats.errors.NoRespondersError):
+            await connection.request("$SYS.REQ.SERVER.PING.HEALTHZ", b"")
+        await connection.close()
+        assert servers.nats.spec.ails is not None
+        assert await servers.nats.spec.ails() is None
+
+
 async def test_both_servers_want_a_password_and_listen_on_loopback_only(data: Path) -> None:
     async with EmbeddedServers(data) as servers:
         for url in (servers.nats_url, servers.database_url):

@@ -1,10 +1,14 @@
 """Timers: fired once, through the journal, not before they are due, whoever owns the partition by then."""
 
+import time
+
 import msgspec
+import pytest
 
 from runtara.infra.settings import Settings
+from runtara.protocol.errors import WireError
 from runtara.protocol.frames import encode_frame
-from runtara.protocol.records import Owner, Parked, Suspended, TimerDue
+from runtara.protocol.records import Exited, Owner, Parked, StepFailure, Suspended, TimerDue
 from tests.support.peer import Held, Peer
 from tests.support.platform import running
 from tests.support.polling import eventually
@@ -56,6 +60,67 @@ async def test_a_timer_fires_although_its_engine_is_gone_by_then(deployed: Setti
         await sleep(await peer.started("i-1"), 0.2)
     async with running(deployed):
         await peer.until_status("i-1", "queued")
+
+
+async def lose(peer: Peer, held: Held) -> None:
+    """The attempt's process has ended, and the runner says so."""
+    await peer.report_as_runner(Exited(instance=held.instance, attempt=held.attempt, worker=held.worker, reason="test"))
+
+
+def jump(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """The wall clock of this process, and with it the engine's, but neither NATS's nor Postgres's."""
+    seconds_now, nanoseconds_now = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: seconds_now() + seconds)
+    monkeypatch.setattr(time, "time_ns", lambda: nanoseconds_now() + seconds * 1_000_000_000)
+
+
+@pytest.mark.parametrize("seconds", [3_600, -3_600], ids=["forwards", "backwards"])
+async def test_timers_are_on_time_and_fire_once_though_the_engines_clock_jumps_by_an_hour(
+    platform: Peer, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    """A sleep, a step that waits for its next try, and a restart's back-off; nothing else happens meanwhile."""
+    restarts = await platform.started("restarts")
+    await lose(platform, restarts)
+    tries, sleeps = await platform.started("tries"), await platform.started("sleeps")
+    error = WireError(code="OSError", message="not yet")
+    await tries.commit(tries.record(StepFailure, key="k", n=1, error=error, for_us=1_200_000))
+    await sleep(sleeps, 1.2)
+    await lose(platform, await platform.claim("restarts", attempt=2))
+    waiting = {name: await timer_of(platform, name) for name in ("restarts", "tries", "sleeps")}
+
+    jump(monkeypatch, seconds)
+    for name, (_, due) in waiting.items():
+        await platform.until_type(name, "TimerFired")
+        [fired] = [event for event in await platform.events(name) if event["type"] == "TimerFired"]
+        assert 0 <= fired["recorded_at"] - due < 500_000
+    assert await platform.pool.fetchval("SELECT count(*) FROM timers") == 0
+    await platform.claim("restarts", attempt=3)
+    await platform.is_sound()
+
+
+@pytest.mark.parametrize("seconds", [3_600, -3_600], ids=["ahead", "behind"])
+async def test_an_engine_whose_clock_is_wrong_by_an_hour_fires_what_its_predecessor_left_on_time(
+    deployed: Settings, peer: Peer, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    async with running(deployed):
+        await peer.register("wf")
+        await sleep(await peer.started("i-1"), 1.5)
+        _, due = await timer_of(peer, "i-1")
+    jump(monkeypatch, seconds)
+    async with running(deployed):
+        await peer.until_type("i-1", "TimerFired")
+    [fired] = [event for event in await peer.events("i-1") if event["type"] == "TimerFired"]
+    assert 0 <= fired["recorded_at"] - due < 1_000_000
+    await peer.is_sound()
+
+
+async def test_a_lease_that_lies_further_ahead_than_any_can_was_given_by_a_clock_that_was_wrong(
+    deployed: Settings, peer: Peer
+) -> None:
+    """Postgres's clock went back by an hour while nobody owned the partition."""
+    await peer.pool.execute("UPDATE partitions SET lease_until = now() + interval '1 hour', owner = 'ended'")
+    async with running(deployed):
+        await peer.until_owner_is_not(None)
 
 
 async def test_a_timer_that_is_fired_twice_or_too_early_or_is_none_changes_nothing(platform: Peer) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,6 +27,15 @@ async def steps(ctx: Context, folder: str, number: int, count: int) -> list[int]
     return [await work(folder, number, n) for n in range(count)]
 
 
+@workflow
+async def witnessed(ctx: Context, folder: str, number: int, count: int) -> list[int]:
+    """`steps`, and a line for how it left its process."""
+    try:
+        return [await work(folder, number, n) for n in range(count)]
+    finally:
+        leave(folder, "ends", f"{os.getpid()} {number} {ctx.stopping}")
+
+
 @step(retry=Retry(max_attempts=5, initial=timedelta(milliseconds=50)))
 async def fail_twice(folder: str) -> str:
     leave(folder, "tries", "try")
@@ -37,6 +47,19 @@ async def fail_twice(folder: str) -> str:
 @workflow
 async def stubborn(ctx: Context, folder: str) -> str:
     return await fail_twice(folder)
+
+
+@step(retry=Retry(max_attempts=2, initial=timedelta(seconds=2.5), jitter=0))
+async def fail_once(folder: str) -> str:
+    leave(folder, "moments", time.monotonic())
+    if len(trace(folder, "moments")) == 1:
+        raise ConnectionError("not yet")
+    return "at last"
+
+
+@workflow
+async def patient(ctx: Context, folder: str) -> str:
+    return await fail_once(folder)
 
 
 @workflow
@@ -64,6 +87,6 @@ async def slowly_deadly(ctx: Context, folder: str, count: int) -> int:
     return count
 
 
-def trace(folder: str) -> list[str]:
-    file = Path(folder) / "trace"
+def trace(folder: str, name: str = "trace") -> list[str]:
+    file = Path(folder) / name
     return file.read_text().splitlines() if file.exists() else []

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import inspect
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from runtara.protocol.errors import NoContext, StepFailed, WrongColour
 from runtara.protocol.records import Checkpointed, Failed
 from runtara.sdk import Context, Retry, current, step, sync, workflow
 from runtara.sdk.step import spec_of
-from tests.support.outlet import MemoryOutlet, execution, run
+from tests.support.outlet import MemoryOutlet, execution, run, run_until_killed
 
 
 class PaymentDeclined(Exception): ...
@@ -246,6 +247,24 @@ async def test_a_failed_step_is_tried_again_and_every_try_is_recorded() -> None:
     first: Any = outlet.records[0]
     assert (first.n, first.for_us > 0, first.error.code) == (1, True, "KeyError")
     assert "flaky" in first.error.attributes["traceback"]
+
+
+async def test_the_next_try_after_a_crash_waits_until_the_journals_clock_says_that_it_is_due() -> None:
+    calls: list[float] = []
+
+    @step(retry=Retry(max_attempts=2, initial=timedelta(seconds=0.3), jitter=0))
+    async def flaky() -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            raise OSError("disk")
+
+    @workflow
+    async def trying(ctx: Context) -> None:
+        await flaky()
+
+    crashed = await run_until_killed(trying, 1)  # its clock is not the journal's: see `journal_us`
+    await run(trying, memos=list(crashed.memos()))
+    assert 0.3 <= calls[1] - calls[0] < 5
 
 
 async def test_tries_recorded_before_a_crash_count() -> None:

@@ -47,8 +47,8 @@ async def claims(connection: Connection) -> AsyncIterator[Claims]:
 
 
 def claimed(nonce: str, **fields: object) -> Claimed:
-    claim = {"instance": "a", "attempt": 1, "nonce": nonce, "version": 3, "workflow": "greet", "input": NO_DATA}
-    return Claimed(**{**claim, **fields})  # type: ignore[arg-type]
+    claim = {"instance": "a", "attempt": 1, "nonce": nonce, "version": 3, "now_us": 5_000_000}
+    return Claimed(**{"workflow": "greet", "input": NO_DATA, **claim, **fields})  # type: ignore[arg-type]
 
 
 async def test_a_request_is_acknowledged_once_its_claim_is_in_the_journal(claims: Claims, platform: Platform) -> None:
@@ -124,3 +124,4 @@ async def test_a_history_in_pages_is_read_to_the_version_of_the_claim(
     whole = await with_all_memos(connection, claimed("n", version=6, memos=memos[:2], more=True))
     assert [memo.version for memo in whole.memos] == [1, 2, 3, 4, 5, 6]
     assert not whole.more
+    assert 5_000_000 < whole.now_us < 10_000_000  # what reading took is not waited for again

@@ -17,6 +17,7 @@ class Proxy:
         self._whole.set()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._port = 0
 
@@ -35,6 +36,11 @@ class Proxy:
     def hold(self) -> None:
         self._whole.clear()
 
+    def say(self, words: bytes) -> None:
+        """Tell the clients something as if the server had; nothing else may be under way."""
+        for writer in self._clients:
+            writer.write(words)
+
     async def mend(self) -> None:
         self._whole.set()
         if self._server is None:
@@ -44,6 +50,7 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(*self._target)
         self._writers |= {writer, back}
+        self._clients.add(writer)
         for source, target in ((reader, back), (there, writer)):
             task = asyncio.create_task(self._forward(source, target))
             self._tasks.add(task)
@@ -57,6 +64,7 @@ class Proxy:
                 await target.drain()
         target.transport.abort()
         self._writers.discard(target)
+        self._clients.discard(target)
 
 
 @asynccontextmanager
