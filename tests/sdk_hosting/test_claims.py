@@ -84,7 +84,8 @@ async def test_a_claim_that_is_not_answered_is_sent_again_unchanged(
 
 async def test_an_answer_for_another_claim_or_that_is_none_is_ignored(claims: Claims, platform: Platform) -> None:
     answers = list[ClaimAnswer]()
-    claims.take("a", 1, Request(), answers.append)  # type: ignore[arg-type]
+    claim = claims.take("a", 1, Request(), answers.append)  # type: ignore[arg-type]
+    await eventually(lambda: claim.is_stored)  # behind its subscription: the server knows that, too
     await platform.answer(claims.subject, claimed("another"))
     await platform.answer(claims.subject, claimed("another", attempt=2))
     await platform.bus.publish(claims.subject, b"\xff{")
