@@ -241,4 +241,5 @@ def _claimed(due: ClaimDue, row: InstanceRow) -> Claimed:
         pause=state.pause,
         cancel=state.cancel is not None,
         cancelling=state.mode == "cancelling",
+        floor=state.floor,
     )
