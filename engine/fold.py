@@ -97,7 +97,9 @@ class RejectedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
-    offset: int
+    """`sequence`: of the frame that caused it. (A refused child has no event, hence no offset of its own.)"""
+
+    sequence: int
     n: int
     target: int
     record: bytes
@@ -132,6 +134,7 @@ class Fold:
         self._head = position.head
         self._head_hash = position.head_hash
         self._clock = position.clock
+        self._sequence = 0
         self._journal_owner = position.journal_owner
         self._repeated = set(context.repeated)
         self._sources: dict[str, Source] = {}
@@ -170,6 +173,7 @@ class Fold:
 
     def frame(self, frame: Frame) -> None:
         self._clock = max(self._clock, frame.time_us)
+        self._sequence = frame.sequence
         try:
             source = self._source(frame.subject)
         except RuntaraError as exc:
@@ -404,7 +408,7 @@ class Fold:
         for record in records:
             target = partition_of(tenant, record.instance, self.context.partitions)
             self.outbox.append(
-                OutboxRow(offset=self._head, n=len(self.outbox), target=target, record=encode_record(record))
+                OutboxRow(sequence=self._sequence, n=len(self.outbox), target=target, record=encode_record(record))
             )
 
     def _answer(self, tenant: str, reply: str, message: CommandAnswer | CommitAnswer | Superseded) -> None:

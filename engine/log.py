@@ -214,7 +214,7 @@ async def _write(connection: PgConnection, partition: int, fold: Fold) -> None:
         await connection.execute(
             sql.ADD_OUTBOX,
             partition,
-            [row.offset for row in fold.outbox],
+            [row.sequence for row in fold.outbox],
             [row.n for row in fold.outbox],
             [row.target for row in fold.outbox],
             [row.record for row in fold.outbox],

@@ -97,15 +97,21 @@ SELECT tenant, instance, version, due FROM timers WHERE partition = $1 AND due <
 """
 
 ADD_OUTBOX: Final = """
-INSERT INTO outbox (partition, "offset", n, target, record)
+INSERT INTO outbox (partition, sequence, n, target, record)
 SELECT $1, * FROM unnest($2::bigint[], $3::int[], $4::int[], $5::json[])
 """
 NEXT_OUTBOX: Final = """
-SELECT "offset", n, target, record FROM outbox WHERE partition = $1 ORDER BY "offset", n LIMIT $2
+SELECT sequence, n, target, record FROM outbox WHERE partition = $1 ORDER BY sequence, n LIMIT $2
 """
 DROP_OUTBOX: Final = """
-DELETE FROM outbox USING unnest($2::bigint[], $3::int[]) AS gone ("offset", n)
-WHERE outbox.partition = $1 AND outbox."offset" = gone."offset" AND outbox.n = gone.n
+DELETE FROM outbox USING unnest($2::bigint[], $3::int[]) AS gone (sequence, n)
+WHERE outbox.partition = $1 AND outbox.sequence = gone.sequence AND outbox.n = gone.n
+"""
+# What a journal that was lost left unsent goes before all that the next one will cause, whose numbers begin anew.
+OLD_OUTBOX: Final = """
+UPDATE outbox SET sequence = sequence - (
+    SELECT max(sequence) + 1 - least(min(sequence), 0) FROM outbox WHERE partition = $1
+) WHERE partition = $1
 """
 
 ADD_REJECTED: Final = """

@@ -124,7 +124,7 @@ outbox: Final = Table(
     "outbox",
     metadata,
     Column("partition", Integer, primary_key=True, autoincrement=False),
-    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),  # of the frame that caused it
     Column("n", Integer, primary_key=True, autoincrement=False),
     Column("target", Integer, nullable=False),
     Column("record", JSON, nullable=False),

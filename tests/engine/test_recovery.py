@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from runtara.engine.recovery import adopt_journals
@@ -10,6 +11,7 @@ from runtara.engine.service import Engine
 from runtara.engine.streams import create_stream, journal_config
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import JournalMismatch, PartitionLost
+from runtara.protocol.frames import encode_record
 from runtara.protocol.messages import Superseded
 from runtara.protocol.records import Completed, Start
 from tests.support.peer import Held, Peer
@@ -127,6 +129,25 @@ async def test_an_accepted_loss_gives_every_resident_a_new_attempt_and_the_old_o
             assert [memo.key for memo in again.answer.memos] == ["a"]
             await again.complete()
         assert (await peer.start("i-3")).error is None
+    await peer.is_sound()
+
+
+async def test_what_the_lost_journal_had_others_do_is_sent_before_what_the_new_one_has(
+    deployed: Settings, peer: Peer
+) -> None:
+    await work(deployed, peer, "i-1")
+    insert = "INSERT INTO outbox (partition, sequence, n, target, record) VALUES (0, $1, $2, 0, $3)"
+    for n, row in enumerate([(-3, 0), (2, 0), (2, 1), (900, 0)]):
+        start = Start(instance=f"c-{n}", id=f"s-{n}", tenant="default", workflow="wf")
+        await peer.pool.execute(insert, *row, encode_record(start))
+    await recreate(peer)
+    assert await adopt(peer) == [0]
+    left = await peer.pool.fetch("SELECT sequence, record FROM outbox ORDER BY sequence, n")
+    assert [msgspec.json.decode(row["record"])["instance"] for row in left] == [f"c-{n}" for n in range(4)]
+    assert max(row["sequence"] for row in left) < -3
+    async with running(deployed):
+        await peer.until_status("c-3", "queued")
+    assert await peer.pool.fetch("SELECT * FROM outbox") == []
     await peer.is_sound()
 
 

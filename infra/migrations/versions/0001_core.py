@@ -90,11 +90,11 @@ def upgrade() -> None:
     op.create_table(
         "outbox",
         sa.Column("partition", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("offset", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("sequence", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("n", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("target", sa.Integer(), nullable=False),
         sa.Column("record", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("partition", "offset", "n"),
+        sa.PrimaryKeyConstraint("partition", "sequence", "n"),
     )
     op.create_table(
         "partitions",
