@@ -5,12 +5,12 @@ that one transaction has to write. Nothing is let out before that transaction is
 committed is thrown away whole.
 
 Invariants: offsets have no gaps; the clock is the journal's and never runs back; engine records count only under the
-last `owner` record before them in the journal; no input makes it raise.
+last `owner` record before them in the journal; a start knows the workflows that were registered before it in the
+journal; no input makes it raise.
 """
 
 import functools
 from collections import Counter
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -22,9 +22,10 @@ from runtara.protocol.events import AnyEvent, AttemptLost, CheckpointSaved, enco
 from runtara.protocol.frames import Rejection, encode_record
 from runtara.protocol.ids import partition_of
 from runtara.protocol.limits import MAX_REJECTED_BYTES
-from runtara.protocol.messages import CommandAnswer, CommitAnswer, Registration, Superseded
+from runtara.protocol.messages import CommandAnswer, CommitAnswer, Superseded
 from runtara.protocol.records import (
     COMMANDS,
+    OF_NO_INSTANCE,
     Absent,
     AnyRecord,
     ChildDone,
@@ -37,15 +38,18 @@ from runtara.protocol.records import (
     Started,
     TimerDue,
     WorkerLost,
+    WorkflowForgotten,
+    WorkflowRegistered,
 )
 from runtara.protocol.subjects import Source, Subjects, may_answer
 
 from .cache import Id
 from .lifecycle import Claim, State, check_envelope, decide, outbox_commands
 from .reader import Frame
+from .workflows import Registrations, Workflows
 
 _TOKENED: Final = (TimerDue, WorkerLost, Absent)
-_SPECIAL: Final = {Owner, *_TOKENED, *COMMANDS, Started, Registered}
+_SPECIAL: Final = {*OF_NO_INSTANCE, *_TOKENED, *COMMANDS, Started, Registered}
 
 CommandId = tuple[str, str, str]  # tenant, instance, command
 
@@ -60,13 +64,17 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fold needs to know and does not change. `repeated`: commands of this batch that the log has already."""
+    """What a fold needs to know and does not change.
+
+    `repeated`: commands of this batch that the log has already. `workflows`: all that the partition knew before this
+    batch, of the tenants that start something in it.
+    """
 
     partition: int
     partitions: int
     subjects: Subjects
     repeated: frozenset[CommandId]
-    workflows: Mapping[tuple[str, str], Registration]
+    workflows: Workflows
 
 
 class ClaimDue(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +139,7 @@ class Fold:
         self.lost: list[tuple[str, str, Claim]] = []
         self.heard: set[Id] = set()
         self.counts: Counter[str] = Counter()
+        self.workflows = Registrations(context.workflows)
         self._head = position.head
         self._head_hash = position.head_hash
         self._clock = position.clock
@@ -234,6 +243,8 @@ class Fold:
         match record:
             case Owner():
                 self._journal_owner = record.token
+            case WorkflowRegistered() | WorkflowForgotten():
+                self.workflows.apply(record)
             case TimerDue() | WorkerLost() | Absent() if record.owner != self._journal_owner:
                 self.counts["stale_owner"] += 1
             case Command():
@@ -275,17 +286,12 @@ class Fold:
 
     def _with_registration(self, tenant: str, record: Start) -> tuple[Start, RuntaraError | None]:
         """The start with its workflow's options in it: the log must hold them, whatever is registered later."""
-        known = self.context.workflows.get((tenant, record.workflow))
+        known = self.workflows.find(tenant, record.workflow)
         if known is None:
-            return record, UnknownWorkflow(workflow=record.workflow, hint=self._nearest(tenant, record.workflow))
+            hint = self.workflows.nearest(tenant, record.workflow)
+            return record, UnknownWorkflow(workflow=record.workflow, hint=hint)
         options = record.options or known.options
         return msgspec.structs.replace(record, options=msgspec.structs.replace(options, runner=known.kind)), None
-
-    def _nearest(self, tenant: str, workflow: str) -> str:
-        from difflib import get_close_matches
-
-        names = get_close_matches(workflow, [name for owner, name in self.context.workflows if owner == tenant], n=3)
-        return f" (did you mean {', '.join(map(repr, names))}?)" if names else ""
 
     def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:
         assert start.parent is not None

@@ -23,6 +23,7 @@ from .cache import Id
 from .fold import CommandId, Fold, Position
 from .lifecycle import State, effects, is_failure, needs_keys, recorded_keys, with_keys
 from .streams import Anchor, Fingerprint
+from .workflows import write_changes
 
 SMALL_BATCH_EVENTS: Final = 128
 MAX_COMMIT_SECONDS: Final = 10  # of one batch, 16 MiB at the most
@@ -141,7 +142,8 @@ async def repeated_commands(connection: PgConnection, asked: Sequence[CommandId]
 
 async def commit(connection: PgConnection, ownership: Ownership, fold: Fold, *, before: Anchor, after: Anchor) -> None:
     """Write a fold. Raises `PartitionLost` if the partition is no longer ours, or no longer at `before`."""
-    if 0 < len(fold.events) <= SMALL_BATCH_EVENTS and not fold.outbox and not fold.rejected and not fold.timers:
+    others = fold.outbox or fold.rejected or fold.timers or fold.workflows.changes
+    if 0 < len(fold.events) <= SMALL_BATCH_EVENTS and not others:
         await _commit_small(connection, ownership, fold, before, after)
         return
     async with connection.transaction():
@@ -210,6 +212,8 @@ async def _write(connection: PgConnection, partition: int, fold: Fold) -> None:
         await connection.execute(sql.UPDATE_GROWN, *_transposed(rows, len(sql.GROWN_COLUMNS)))
     if fold.timers:
         await _write_timers(connection, partition, fold)
+    if fold.workflows.changes:
+        await write_changes(connection, partition, fold.workflows.changes)
     if fold.outbox:
         await connection.execute(
             sql.ADD_OUTBOX,

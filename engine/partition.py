@@ -33,6 +33,7 @@ from .purge import Purger
 from .reader import Frame, JournalReader
 from .streams import Anchor, check_anchor, check_config, fingerprint
 from .watch import Watch
+from .workflows import WorkflowCache
 
 log = logger("partition")
 
@@ -113,6 +114,7 @@ class Tenure:
         self._anchor = ownership.anchor
         self._position = ownership.position
         self._cache = InstanceCache()
+        self._workflows = WorkflowCache(ownership.partition)
         self._outlets = Outlets(platform, ownership)
         self._caught_up = asyncio.Event()
         self._purger = Purger(
@@ -253,7 +255,7 @@ class Tenure:
         return None
 
     async def _fold(self, frames: Sequence[Frame]) -> Fold:
-        ids, commands, workflows = _mentioned(frames, self._platform)
+        ids, commands, tenants = _mentioned(frames, self._platform)
         rows = await self._rows(ids)
         context = Context(
             partition=self._ownership.partition,
@@ -262,7 +264,7 @@ class Tenure:
             repeated=await event_log.repeated_commands(
                 self._connection, [command for command in commands if command[:2] in rows]
             ),
-            workflows=await self._platform.registry.find(workflows) if workflows else {},
+            workflows=await self._workflows.of(self._connection, tenants) if tenants else {},
         )
         fold = Fold(self._position, rows, context)
         for frame in frames:
@@ -288,19 +290,20 @@ class Tenure:
                 self._cache.discard((row.tenant, row.instance))
             else:
                 self._cache.put(row)
+        self._workflows.committed(fold.workflows.changes)
 
     def _forget(self, fold: Fold) -> None:
+        self._workflows.forget(fold.workflows.changes)
         for id in fold.before:
             self._cache.discard(id)
 
 
-def _mentioned(
-    frames: Sequence[Frame], platform: Platform
-) -> tuple[set[Id], list[tuple[str, str, str]], set[tuple[str, str]]]:
-    """The instances, commands and workflows that a batch speaks of: all that has to be read before it is folded."""
+def _mentioned(frames: Sequence[Frame], platform: Platform) -> tuple[set[Id], list[tuple[str, str, str]], set[str]]:
+    """The instances and commands that a batch speaks of, and the tenants that start something: what has to be read
+    before it is folded."""
     ids: set[Id] = set()
     commands: list[tuple[str, str, str]] = []
-    workflows: set[tuple[str, str]] = set()
+    tenants: set[str] = set()
     for frame in frames:
         try:
             tenant_of_subject = platform.subjects.parse_journal(frame.subject).tenant
@@ -312,5 +315,5 @@ def _mentioned(
             if isinstance(record, Command):
                 commands.append((tenant, record.instance, record.id))
                 if isinstance(record, Start):
-                    workflows.add((tenant, record.workflow))
-    return ids, commands, workflows
+                    tenants.add(tenant)
+    return ids, commands, tenants

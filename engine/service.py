@@ -51,7 +51,7 @@ class Engine(Service):
             pool=pool,
             subjects=subjects,
             settings=settings,
-            registry=Registry(pool, bus, subjects),
+            registry=Registry(pool, bus, subjects, row["partitions"]),
             deployment_id=row["id"],
             partitions=row["partitions"],
         )

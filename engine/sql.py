@@ -114,6 +114,27 @@ UPDATE outbox SET sequence = sequence - (
 ) WHERE partition = $1
 """
 
+WORKFLOWS_OF: Final = (
+    "SELECT tenant, id, kind, options FROM workflows WHERE partition = $1 AND tenant = ANY($2::text[])"
+)
+UPSERT_WORKFLOWS: Final = """
+INSERT INTO workflows AS w (
+    partition, tenant, id, kind, code_version, description, parameters, options, registered_at
+)
+SELECT $1, * FROM unnest(
+    $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::json[], $8::json[], $9::bigint[]
+)
+ON CONFLICT (partition, tenant, id) DO UPDATE SET kind = excluded.kind, code_version = excluded.code_version,
+    description = excluded.description, parameters = excluded.parameters, options = excluded.options,
+    registered_at = excluded.registered_at
+WHERE (w.kind, w.code_version, w.description, w.parameters::text, w.options::text) IS DISTINCT FROM
+    (excluded.kind, excluded.code_version, excluded.description, excluded.parameters::text, excluded.options::text)
+"""
+DROP_WORKFLOWS: Final = """
+DELETE FROM workflows USING unnest($2::text[], $3::text[]) AS gone (tenant, id)
+WHERE workflows.partition = $1 AND workflows.tenant = gone.tenant AND workflows.id = gone.id
+"""
+
 ADD_REJECTED: Final = """
 INSERT INTO rejected (partition, sequence, subject, tenant, instance, code, reason, payload, at)
 SELECT $1, * FROM unnest(

@@ -1,7 +1,8 @@
 """The tables, in SQLAlchemy Core. They live in a Postgres schema named like the deployment; no name here is qualified.
 
 Invariants: `events` is the truth and is only ever appended to; `instances` and `timers` are functions of it. The others
-say what the log belongs to, who may write it, what is still to be sent, who registered, and what was refused.
+say what the log belongs to, who may write it, what is still to be sent, what each partition was told of workflows, who
+hosts them, and what was refused.
 Times are integer microseconds since 1970 (`bigint`): they are hashed, compared and copied, never computed on in SQL.
 `data` is `json`, never `jsonb`: the hash needs the bytes as they came.
 """
@@ -133,6 +134,7 @@ outbox: Final = Table(
 workflows: Final = Table(
     "workflows",
     metadata,
+    Column("partition", Integer, primary_key=True, autoincrement=False),  # whose journal said so
     Column("tenant", Text, primary_key=True),
     Column("id", Text, primary_key=True),
     Column("kind", Text, nullable=False),

@@ -147,6 +147,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "workflows",
+        sa.Column("partition", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
@@ -155,7 +156,7 @@ def upgrade() -> None:
         sa.Column("parameters", sa.JSON(), nullable=False),
         sa.Column("options", sa.JSON(), nullable=False),
         sa.Column("registered_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "id"),
+        sa.PrimaryKeyConstraint("partition", "tenant", "id"),
     )
     # ### end Alembic commands ###
 
