@@ -43,9 +43,12 @@ class Ownership(msgspec.Struct, frozen=True, kw_only=True):
     run_created: str | None
 
 
-async def take_over(connection: PgConnection, partition: int, token: str) -> Ownership | None:
-    """Become the owner if nobody's lease runs. Waits for a commit in flight, so the cursor read here is the last."""
-    row = await connection.fetchrow(sql.TAKE_OVER, partition, token, float(OWNER_LEASE_SECONDS))
+async def take_over(connection: PgConnection, partition: int, token: str, *, patience: float = 0.0) -> Ownership | None:
+    """Become the owner if nobody's lease has run for `patience` seconds.
+
+    Waits for a commit in flight, so the cursor read here is the last.
+    """
+    row = await connection.fetchrow(sql.TAKE_OVER, partition, token, float(OWNER_LEASE_SECONDS), patience)
     if row is None:
         return None
     mark = Fingerprint(row["fingerprint_time"], row["fingerprint"]) if row["fingerprint"] is not None else None

@@ -55,7 +55,7 @@ class PartitionLoop:
         token = secrets.token_hex(16)
         while True:
             try:
-                await self._tenure(token)
+                token = await self._tenure(token)
             except BaseExceptionGroup as group:
                 token = self._after(_first(group), token)
             except (RuntaraError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
@@ -75,22 +75,36 @@ class PartitionLoop:
             log.info("tenure_ended", partition=self._partition, reason=str(error))
         return token
 
-    async def _tenure(self, token: str) -> None:
-        """From one take-over until something ends it; returns at once if another engine owns the partition."""
+    async def _tenure(self, token: str) -> str:
+        """From one take-over until something ends it; returns at once if another engine owns the partition.
+
+        Returns the token to go on with: a new one after the partition was given back.
+        """
+        sharing = self._platform.sharing
         await self._platform.bus.wait_connected()
         async with self._platform.pool.acquire() as connection:
-            ownership = await event_log.take_over(connection, self._partition, token)
+            if sharing.is_leaving:
+                return token
+            ownership = await event_log.take_over(connection, self._partition, token, patience=sharing.patience)
             if ownership is None:
-                return
-            await event_log.bound_transactions(connection)
-            try:
-                info = await check_anchor(self._platform.bus, self._stream, ownership.anchor)
-                check_config(info, self._platform.journal_config(self._partition))
-                log.info("partition_taken", partition=self._partition, cursor=ownership.anchor.cursor)
-                await Tenure(self._platform, ownership, connection, info.state.last_seq).run()
-            except (asyncio.CancelledError, JournalMismatch):  # this engine ends: nobody need wait for its lease
-                await asyncio.shield(event_log.release(connection, self._partition, token))
-                raise
+                return token
+            with sharing.owning(self._partition) as asked:
+                await self._own(ownership, connection, asked)
+            return secrets.token_hex(16)
+
+    async def _own(self, ownership: Ownership, connection: PgConnection, asked: asyncio.Event) -> None:
+        """Until we are `asked` to give the partition back, and have."""
+        await event_log.bound_transactions(connection)
+        try:
+            info = await check_anchor(self._platform.bus, self._stream, ownership.anchor)
+            check_config(info, self._platform.journal_config(self._partition))
+            log.info("partition_taken", partition=self._partition, cursor=ownership.anchor.cursor)
+            await Tenure(self._platform, ownership, connection, info.state.last_seq).run(asked)
+            log.info("partition_given_back", partition=self._partition)
+            await event_log.release(connection, self._partition, ownership.token)
+        except (asyncio.CancelledError, JournalMismatch):  # this engine ends: nobody need wait for its lease
+            await asyncio.shield(event_log.release(connection, self._partition, ownership.token))
+            raise
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -117,6 +131,7 @@ class Tenure:
         self._workflows = WorkflowCache(ownership.partition)
         self._outlets = Outlets(platform, ownership)
         self._caught_up = asyncio.Event()
+        self._committing = asyncio.Lock()
         self._purger = Purger(
             platform.bus,
             platform.subjects.journal_stream(ownership.partition),
@@ -124,17 +139,25 @@ class Tenure:
             cursor=ownership.anchor.cursor,
         )
 
-    async def run(self) -> None:
+    async def run(self, asked: asyncio.Event) -> None:
+        """Returns when it was `asked` to end, between two commits."""
         stream = self._platform.subjects.journal_stream(self._ownership.partition)
         async with JournalReader(self._platform.bus, stream, after=self._anchor.cursor) as reader:
             watch = Watch(self._platform, self._ownership, self._outlets, reader)
             self._outlets.watch = watch
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._fold_journal(reader, watch), name="fold")
-                group.create_task(self._renew(), name="renew")
-                group.create_task(self._outlets.run(self._caught_up), name="outlets")
-                group.create_task(self._announce(watch), name="announce")
-                group.create_task(self._purger.run(), name="purge")
+                tasks = [
+                    group.create_task(self._fold_journal(reader, watch), name="fold"),
+                    group.create_task(self._renew(), name="renew"),
+                    group.create_task(self._outlets.run(self._caught_up), name="outlets"),
+                    group.create_task(self._announce(watch), name="announce"),
+                    group.create_task(self._purger.run(), name="purge"),
+                ]
+                await asked.wait()
+                async with self._committing:  # from here on nothing more is committed
+                    await self._outlets.settle()
+                    for task in tasks:
+                        task.cancel()
 
     async def _announce(self, watch: Watch) -> None:
         """Only when everything is folded that was there at take-over may this owner act by itself."""
@@ -164,7 +187,8 @@ class Tenure:
         while True:
             frames = await reader.next_batch()
             watch.clock_seen(frames[-1].time_us)
-            await self._commit(frames)
+            async with self._committing:
+                await self._commit(frames)
             if self._anchor.cursor >= self._until:
                 self._caught_up.set()
 

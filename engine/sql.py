@@ -4,7 +4,7 @@ from typing import Final
 
 TAKE_OVER: Final = """
 UPDATE partitions SET owner = $2, lease_until = now() + make_interval(secs => $3)
-WHERE id = $1 AND (lease_until < now() OR owner = $2)
+WHERE id = $1 AND (lease_until < now() - make_interval(secs => $4) OR owner = $2)
 RETURNING id, stream_created, cursor, fingerprint, fingerprint_time, clock, head, head_hash, journal_owner, run_created
 """
 
@@ -12,9 +12,18 @@ RENEW: Final = """
 UPDATE partitions SET lease_until = now() + make_interval(secs => $3) WHERE id = $1 AND owner = $2 RETURNING id
 """
 
-RELEASE: Final = (
-    "UPDATE partitions SET lease_until = now() - interval '1 second', owner = NULL WHERE id = $1 AND owner = $2"
+RELEASE: Final = "UPDATE partitions SET lease_until = now(), owner = NULL WHERE id = $1 AND owner = $2"
+
+# The other engines that live, and how many partitions they own; those that have died are swept away meanwhile.
+ANNOUNCE_ENGINE: Final = """
+WITH dead AS (DELETE FROM engines WHERE lease_until < now() - interval '1 minute' AND id <> $1),
+ours AS (
+    INSERT INTO engines (id, owned, lease_until) VALUES ($1, $2, now() + make_interval(secs => $3))
+    ON CONFLICT (id) DO UPDATE SET owned = excluded.owned, lease_until = excluded.lease_until
 )
+SELECT id, owned FROM engines WHERE lease_until > now() AND id <> $1
+"""
+FORGET_ENGINE: Final = "DELETE FROM engines WHERE id = $1"
 
 # The first statement of every batch: who may write, and from where. No row: another owner, or another history.
 ADVANCE: Final = """

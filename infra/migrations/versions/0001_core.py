@@ -21,6 +21,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "engines",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("owned", sa.Integer(), nullable=False),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
         "events",
         sa.Column("partition", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("offset", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -182,5 +189,6 @@ def downgrade() -> None:
     op.drop_table("instances")
     op.drop_index("uq_events_command", table_name="events", postgresql_where=sa.text("command IS NOT NULL"))
     op.drop_table("events")
+    op.drop_table("engines")
     op.drop_table("deployment")
     # ### end Alembic commands ###
