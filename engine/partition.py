@@ -174,9 +174,14 @@ class Tenure:
         await watch.run()
 
     async def _renew(self) -> None:
-        """Through a connection of its own: a long commit must not cost us the lease it renews itself."""
+        """Through a connection of its own: a long commit must not cost us the lease it renews itself.
+
+        Not while we cannot reach NATS: another engine may.
+        """
         while True:
             await asyncio.sleep(RENEW_SECONDS)
+            if not self._platform.bus.is_connected:
+                continue
             async with self._platform.pool.acquire() as connection:
                 await event_log.renew(connection, self._ownership.partition, self._ownership.token)
             self._outlets.committed(self._anchor)

@@ -1,6 +1,7 @@
 """Engines share the partitions: who has most gives to who has fewest, between two commits, and then nothing moves."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from runtara.protocol.records import Start
 from tests.support.peer import Peer
 from tests.support.platform import running
 from tests.support.polling import eventually
+from tests.support.proxy import proxy_of
 
 # the rule
 
@@ -193,3 +195,21 @@ async def test_a_partition_that_nobody_takes_is_taken_back_and_not_given_again_s
         for n in range(8):
             assert (await peer.start(f"i-{n}")).error is None
         assert await owners(peer) == after
+
+
+async def test_an_engine_that_is_cut_off_from_nats_loses_its_partitions_to_one_that_is_not(
+    deployed: Settings, peer: Peer
+) -> None:
+    async with proxy_of(deployed.require_nats_url()) as proxy:
+        async with running(dataclasses.replace(deployed, nats_url=proxy.url)):
+            await until_shares(peer, 4)
+            async with running(deployed):
+                await until_shares(peer, 2, 2)
+                await proxy.cut()
+                await until_shares(peer, 4, within=OWNER_LEASE_SECONDS + 2)
+                await peer.register("wf")
+                for n in range(8):
+                    assert (await peer.start(f"i-{n}")).error is None
+                await proxy.mend()
+                await until_shares(peer, 2, 2)
+        await peer.is_sound()
