@@ -167,7 +167,7 @@ class Api:
 
     async def _forget(self, tenant: str, instance: str | None, data: bytes) -> object:
         name = _decode(data, str)
-        if not await self._platform.registry.delete(tenant, check_id(name, "workflow")):
+        if not await self._platform.registry.forget(tenant, check_id(name, "workflow")):
             raise UnknownWorkflow(workflow=name, hint="")
         return True
 

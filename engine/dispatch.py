@@ -57,6 +57,11 @@ class RunQueue:
         self._arrived = asyncio.Event()
         self._awaited: dict[str, asyncio.Future[None]] = {}
 
+    @property
+    def is_busy(self) -> bool:
+        """Something is not published yet, or not acknowledged."""
+        return bool(self._waiting or self._in_flight)
+
     def put(self, due: RunDue) -> None:
         if len(self._waiting) < MAX_QUEUED:
             self._waiting.append(due)
@@ -125,6 +130,10 @@ class Mouth:
         self._bus = bus
         self._waiting: deque[tuple[str, bytes]] = deque(maxlen=MAX_QUEUED)
         self._arrived = asyncio.Event()
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._waiting)
 
     def say(self, subject: str, message: bytes) -> None:
         self._waiting.append((subject, message))

@@ -5,12 +5,13 @@ that one transaction has to write. Nothing is let out before that transaction is
 committed is thrown away whole.
 
 Invariants: offsets have no gaps; the clock is the journal's and never runs back; engine records count only under the
-last `owner` record before them in the journal; no input makes it raise.
+last `owner` record before them in the journal; a start knows the workflows that were registered before it in the
+journal; no input makes it raise.
 """
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -22,9 +23,10 @@ from runtara.protocol.events import AnyEvent, AttemptLost, CheckpointSaved, enco
 from runtara.protocol.frames import Rejection, encode_record
 from runtara.protocol.ids import partition_of
 from runtara.protocol.limits import MAX_REJECTED_BYTES
-from runtara.protocol.messages import CommandAnswer, CommitAnswer, Registration, Superseded
+from runtara.protocol.messages import CommandAnswer, CommitAnswer, Superseded
 from runtara.protocol.records import (
     COMMANDS,
+    OF_NO_INSTANCE,
     Absent,
     AnyRecord,
     Checkpointed,
@@ -38,15 +40,18 @@ from runtara.protocol.records import (
     Started,
     TimerDue,
     WorkerLost,
+    WorkflowForgotten,
+    WorkflowRegistered,
 )
 from runtara.protocol.subjects import Source, Subjects, may_answer
 
 from .cache import Id
 from .lifecycle import Claim, State, check_envelope, decide, outbox_commands
 from .reader import Frame
+from .workflows import Changes, Registrations, Workflows
 
 _TOKENED: Final = (TimerDue, WorkerLost, Absent)
-_SPECIAL: Final = {Owner, *_TOKENED, *COMMANDS, Started, Registered}
+_SPECIAL: Final = {*OF_NO_INSTANCE, *_TOKENED, *COMMANDS, Started, Registered}
 
 CommandId = tuple[str, str, str]  # tenant, instance, command
 
@@ -61,13 +66,18 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fold needs to know and does not change. `repeated`: commands of this batch that the log has already."""
+    """What a fold needs to know and does not change.
+
+    `repeated`: commands of this batch that the log has already. `workflows`: all that the partition knew before this
+    batch, of the tenants that start something in it; `registered`: what the batch that it is folded on changed of them.
+    """
 
     partition: int
     partitions: int
     subjects: Subjects
     repeated: frozenset[CommandId]
-    workflows: Mapping[tuple[str, str], Registration]
+    workflows: Workflows
+    registered: Changes = {}
 
 
 class ClaimDue(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +109,9 @@ class RejectedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
-    offset: int
+    """`sequence`: of the frame that caused it. (A refused child has no event, hence no offset of its own.)"""
+
+    sequence: int
     n: int
     target: int
     record: bytes
@@ -131,12 +143,13 @@ class Fold:
         self.lost: list[tuple[str, str, Claim]] = []
         self.heard: set[Id] = set()
         self.counts: Counter[str] = Counter()
+        self.workflows = Registrations(context.workflows, context.registered)
         self._head = position.head
         self._head_hash = position.head_hash
         self._clock = position.clock
+        self._sequence = 0
         self._journal_owner = position.journal_owner
         self._repeated = set(context.repeated)
-        self._workflows = dict(context.workflows)
         self._sources: dict[str, Source] = {}
         self._reporters: set[tuple[str, str]] = set()
 
@@ -148,9 +161,6 @@ class Fold:
     def learn_repeated(self, commands: Iterable[CommandId]) -> None:
         """The log has these already."""
         self._repeated.update(commands)
-
-    def learn_workflows(self, workflows: Mapping[tuple[str, str], Registration]) -> None:
-        self._workflows.update(workflows)
 
     @property
     def position(self) -> Position:
@@ -186,6 +196,7 @@ class Fold:
 
     def frame(self, frame: Frame) -> None:
         self._clock = max(self._clock, frame.time_us)
+        self._sequence = frame.sequence
         try:
             source = self._source(frame.subject)
         except RuntaraError as exc:
@@ -256,6 +267,8 @@ class Fold:
         match record:
             case Owner():
                 self._journal_owner = record.token
+            case WorkflowRegistered() | WorkflowForgotten():
+                self.workflows.apply(record)
             case TimerDue() | WorkerLost() | Absent() if record.owner != self._journal_owner:
                 self.counts["stale_owner"] += 1
             case Command():
@@ -297,17 +310,12 @@ class Fold:
 
     def _with_registration(self, tenant: str, record: Start) -> tuple[Start, RuntaraError | None]:
         """The start with its workflow's options in it: the log must hold them, whatever is registered later."""
-        known = self._workflows.get((tenant, record.workflow))
+        known = self.workflows.find(tenant, record.workflow)
         if known is None:
-            return record, UnknownWorkflow(workflow=record.workflow, hint=self._nearest(tenant, record.workflow))
+            hint = self.workflows.nearest(tenant, record.workflow)
+            return record, UnknownWorkflow(workflow=record.workflow, hint=hint)
         options = record.options or known.options
         return msgspec.structs.replace(record, options=msgspec.structs.replace(options, runner=known.kind)), None
-
-    def _nearest(self, tenant: str, workflow: str) -> str:
-        from difflib import get_close_matches
-
-        names = get_close_matches(workflow, [name for owner, name in self._workflows if owner == tenant], n=3)
-        return f" (did you mean {', '.join(map(repr, names))}?)" if names else ""
 
     def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:
         assert start.parent is not None
@@ -411,7 +419,7 @@ class Fold:
         for record in records:
             target = partition_of(tenant, record.instance, self.context.partitions)
             self.outbox.append(
-                OutboxRow(offset=self._head, n=len(self.outbox), target=target, record=encode_record(record))
+                OutboxRow(sequence=self._sequence, n=len(self.outbox), target=target, record=encode_record(record))
             )
 
     def _answer(self, tenant: str, reply: str, message: CommandAnswer | CommitAnswer | Superseded) -> None:

@@ -23,8 +23,7 @@ from .fold import CommandId, Context, Fold, Position
 from .lifecycle import needs_keys
 from .platform import Platform
 from .reader import Frame
-
-WorkflowId = tuple[str, str]
+from .workflows import WorkflowCache
 
 
 class Batch:
@@ -57,6 +56,7 @@ class Folding:
         self._platform = platform
         self._partition = partition
         self._cache = InstanceCache()
+        self._workflows = WorkflowCache(partition)
         self._under_way: Fold | None = None
         self._open = Batch(self._fold_from(position))
         self._changing = asyncio.Lock()
@@ -96,6 +96,7 @@ class Folding:
                 self._cache.discard((row.tenant, row.instance))
             else:
                 self._cache.put(row)
+        self._workflows.committed(fold.workflows.changes)
         self._settled.set()
 
     @asynccontextmanager
@@ -127,6 +128,7 @@ class Folding:
         """What a fold touched that was not committed is read again."""
         for id in fold.before:
             self._cache.discard(id)
+        self._workflows.forget(fold.workflows.changes)
 
     def _begin(self, position: Position) -> None:
         self._open = Batch(self._fold_from(position))
@@ -140,22 +142,23 @@ class Folding:
             subjects=self._platform.subjects,
             repeated=frozenset(self._under_way.commands) if self._under_way is not None else frozenset(),
             workflows={},
+            registered=self._under_way.workflows.changes if self._under_way is not None else {},
         )
         return Fold(position, {}, context)
 
     async def _learn(self, fold: Fold, frames: Sequence[Frame]) -> None:
         """Tell `fold` all that it has to know of what the frames speak of."""
-        ids, commands, workflows = _mentioned(frames, self._platform)
+        ids, commands, tenants = _mentioned(frames, self._platform)
         missing = await self._without_known(fold, ids)
-        repeatable = [command for command in commands if command[:2] in fold.rows]
-        if missing or repeatable:
-            async with self._platform.pool.acquire() as connection:
-                for row in await event_log.load_rows(connection, missing):
-                    fold.rows[row.tenant, row.instance] = row
-                repeatable = [command for command in commands if command[:2] in fold.rows]
-                fold.learn_repeated(await event_log.repeated_commands(connection, repeatable))
-        if workflows:
-            fold.learn_workflows(await self._platform.registry.find(workflows))
+        if not (missing or commands):
+            return
+        async with self._platform.pool.acquire() as connection:
+            for row in await event_log.load_rows(connection, missing):
+                fold.rows[row.tenant, row.instance] = row
+            repeatable = [command for command in commands if command[:2] in fold.rows]
+            fold.learn_repeated(await event_log.repeated_commands(connection, repeatable))
+            if tenants:
+                fold.workflows.learn(await self._workflows.of(connection, tenants))
 
     async def _without_known(self, fold: Fold, ids: set[Id]) -> list[Id]:
         """Give `fold` the rows that are in memory; the others have to be read."""
@@ -178,11 +181,12 @@ def _size(frames: Sequence[Frame]) -> tuple[int, int]:
     return sum(len(frame.records) for frame in frames), sum(len(frame.data) for frame in frames)
 
 
-def _mentioned(frames: Sequence[Frame], platform: Platform) -> tuple[set[Id], list[CommandId], set[WorkflowId]]:
-    """The instances, commands and workflows that frames speak of: all that has to be known before they are folded."""
+def _mentioned(frames: Sequence[Frame], platform: Platform) -> tuple[set[Id], list[CommandId], set[str]]:
+    """The instances and commands that frames speak of, and the tenants that start something: all that has to be known
+    before they are folded."""
     ids: set[Id] = set()
     commands: list[CommandId] = []
-    workflows: set[WorkflowId] = set()
+    tenants: set[str] = set()
     for frame in frames:
         try:
             tenant_of_subject = platform.subjects.parse_journal(frame.subject).tenant
@@ -194,5 +198,5 @@ def _mentioned(frames: Sequence[Frame], platform: Platform) -> tuple[set[Id], li
             if isinstance(record, Command):
                 commands.append((tenant, record.instance, record.id))
                 if isinstance(record, Start):
-                    workflows.add((tenant, record.workflow))
-    return ids, commands, workflows
+                    tenants.add(tenant)
+    return ids, commands, tenants

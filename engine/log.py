@@ -24,6 +24,7 @@ from .cache import Id
 from .fold import CommandId, Fold, Position
 from .lifecycle import State, effects, is_failure, needs_keys, recorded_keys, with_keys
 from .streams import Anchor, Fingerprint
+from .workflows import write_changes
 
 SMALL_BATCH_EVENTS: Final = 128
 MAX_COMMIT_SECONDS: Final = 10  # of one batch, 16 MiB at the most
@@ -43,9 +44,12 @@ class Ownership(msgspec.Struct, frozen=True, kw_only=True):
     run_created: str | None
 
 
-async def take_over(connection: PgConnection, partition: int, token: str) -> Ownership | None:
-    """Become the owner if nobody's lease runs. Waits for a commit in flight, so the cursor read here is the last."""
-    row = await connection.fetchrow(sql.TAKE_OVER, partition, token, float(OWNER_LEASE_SECONDS))
+async def take_over(connection: PgConnection, partition: int, token: str, *, patience: float = 0.0) -> Ownership | None:
+    """Become the owner if nobody's lease has run for `patience` seconds.
+
+    Waits for a commit in flight, so the cursor read here is the last.
+    """
+    row = await connection.fetchrow(sql.TAKE_OVER, partition, token, float(OWNER_LEASE_SECONDS), patience)
     if row is None:
         return None
     mark = Fingerprint(row["fingerprint_time"], row["fingerprint"]) if row["fingerprint"] is not None else None
@@ -149,7 +153,8 @@ async def repeated_commands(connection: PgConnection, asked: Sequence[CommandId]
 
 async def commit(connection: PgConnection, ownership: Ownership, fold: Fold, *, before: Anchor, after: Anchor) -> None:
     """Write a fold. Raises `PartitionLost` if the partition is no longer ours, or no longer at `before`."""
-    if 0 < len(fold.events) <= SMALL_BATCH_EVENTS and not fold.outbox and not fold.rejected and not fold.timers:
+    others = fold.outbox or fold.rejected or fold.timers or fold.workflows.changes
+    if 0 < len(fold.events) <= SMALL_BATCH_EVENTS and not others:
         await _commit_small(connection, ownership, fold, before, after)
         return
     async with connection.transaction():
@@ -218,11 +223,13 @@ async def _write(connection: PgConnection, partition: int, fold: Fold) -> None:
         await connection.execute(sql.UPDATE_GROWN, *_transposed(rows, len(sql.GROWN_COLUMNS)))
     if fold.timers:
         await _write_timers(connection, partition, fold)
+    if fold.workflows.changes:
+        await write_changes(connection, partition, fold.workflows.changes)
     if fold.outbox:
         await connection.execute(
             sql.ADD_OUTBOX,
             partition,
-            [row.offset for row in fold.outbox],
+            [row.sequence for row in fold.outbox],
             [row.n for row in fold.outbox],
             [row.target for row in fold.outbox],
             [row.record for row in fold.outbox],

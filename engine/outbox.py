@@ -23,7 +23,7 @@ PAGE: Final = 512
 LOOK_AGAIN_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 0.5
 
-Row = tuple[int, int, bytes]  # offset, n, record
+Row = tuple[int, int, bytes]  # sequence, n, record
 
 
 class OutboxSender:
@@ -54,7 +54,7 @@ class OutboxSender:
         rows = await self._pool.fetch(sql.NEXT_OUTBOX, self._partition, PAGE)
         targets: dict[int, list[Row]] = defaultdict(list)
         for row in rows:
-            targets[row["target"]].append((row["offset"], row["n"], row["record"]))
+            targets[row["target"]].append((row["sequence"], row["n"], row["record"]))
         done = await asyncio.gather(*(self._send(target, waiting) for target, waiting in targets.items()))
         if not all(done):
             await asyncio.sleep(RETRY_SECONDS)
@@ -71,6 +71,6 @@ class OutboxSender:
                 log.warning("outbox_delayed", target=target, reason=str(exc))
                 return False
             await self._pool.execute(
-                sql.DROP_OUTBOX, self._partition, [offset for offset, _, _ in frame], [n for _, n, _ in frame]
+                sql.DROP_OUTBOX, self._partition, [sequence for sequence, _, _ in frame], [n for _, n, _ in frame]
             )
         return True

@@ -5,6 +5,7 @@ answered; the answer to a claim is the history up to it, read from the primary a
 """
 
 import asyncio
+import contextlib
 import time
 from typing import Final, Protocol
 
@@ -39,6 +40,8 @@ from .streams import Anchor
 log = logger("outlets")
 
 HISTORIES_AT_ONCE: Final = 4
+SETTLE_SECONDS: Final = 1.0
+SETTLE_LOOK_SECONDS: Final = 0.005
 SUPERSEDED_EVERY_SECONDS: Final = 1.0  # to one worker, however many stale reports it sends
 _encode = msgspec.json.Encoder().encode
 
@@ -60,6 +63,7 @@ class Outlets:
         self._outbox = OutboxSender(platform.pool, platform.bus, platform.subjects, ownership.partition)
         self._histories = asyncio.Semaphore(HISTORIES_AT_ONCE)
         self._group: asyncio.TaskGroup | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
         self._told: dict[tuple[str, str], float] = {}
         self.watch: Watcher | None = None
 
@@ -91,6 +95,13 @@ class Outlets:
         if fold.outbox:
             self._outbox.wake()
         self.committed(anchor)
+
+    async def settle(self) -> None:
+        """Until all that was let out has left, a second at most: the next owner would repeat it, but not at once."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while self._under_way or self._runs.is_busy or self._mouth.is_busy:
+                    await asyncio.sleep(SETTLE_LOOK_SECONDS)
 
     def committed(self, anchor: Anchor) -> None:
         hint = Committed(
@@ -205,7 +216,9 @@ class Outlets:
 
     def _start(self, coroutine: "asyncio._CoroutineLike[None]") -> None:
         if self._group is not None:
-            self._group.create_task(coroutine)
+            task = self._group.create_task(coroutine)
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
 
     def _on_queued(self, due: RunDue) -> None:
         if self.watch is not None:
@@ -239,4 +252,5 @@ def _claimed(due: ClaimDue, row: InstanceRow) -> Claimed:
         pause=state.pause,
         cancel=state.cancel is not None,
         cancelling=state.mode == "cancelling",
+        floor=state.floor,
     )

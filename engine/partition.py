@@ -11,10 +11,11 @@ from typing import Final
 import asyncpg
 
 from runtara.infra.logs import logger
-from runtara.infra.postgres import is_transient
+from runtara.infra.postgres import PgConnection, is_transient
 from runtara.protocol.errors import JournalLost, JournalMismatch, PartitionLost, RuntaraError, Unavailable
 
 from . import log as event_log
+from .log import Ownership
 from .platform import Platform
 from .streams import check_anchor, check_config
 from .tenure import Tenure
@@ -36,7 +37,7 @@ class PartitionLoop:
         token = secrets.token_hex(16)
         while True:
             try:
-                await self._tenure(token)
+                token = await self._tenure(token)
             except BaseExceptionGroup as group:
                 token = self._after(_first(group), token)
             except (RuntaraError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
@@ -56,22 +57,36 @@ class PartitionLoop:
             log.info("tenure_ended", partition=self._partition, reason=str(error))
         return token
 
-    async def _tenure(self, token: str) -> None:
-        """From one take-over until something ends it; returns at once if another engine owns the partition."""
+    async def _tenure(self, token: str) -> str:
+        """From one take-over until something ends it; returns at once if another engine owns the partition.
+
+        Returns the token to go on with: a new one after the partition was given back.
+        """
+        sharing = self._platform.sharing
         await self._platform.bus.wait_connected()
         async with self._platform.pool.acquire() as connection:
-            ownership = await event_log.take_over(connection, self._partition, token)
+            if sharing.is_leaving:
+                return token
+            ownership = await event_log.take_over(connection, self._partition, token, patience=sharing.patience)
             if ownership is None:
-                return
-            try:
-                info = await check_anchor(self._platform.bus, self._stream, ownership.anchor)
-                check_config(info, self._platform.journal_config(self._partition))
-                log.info("partition_taken", partition=self._partition, cursor=ownership.anchor.cursor)
-                async with event_log.bound_transactions(connection):
-                    await Tenure(self._platform, ownership, connection, info.state.last_seq).run()
-            except (asyncio.CancelledError, JournalMismatch):  # this engine ends: nobody need wait for its lease
-                await asyncio.shield(event_log.release(connection, self._partition, token))
-                raise
+                return token
+            with sharing.owning(self._partition) as asked:
+                await self._own(ownership, connection, asked)
+            return secrets.token_hex(16)
+
+    async def _own(self, ownership: Ownership, connection: PgConnection, asked: asyncio.Event) -> None:
+        """Until we are `asked` to give the partition back, and have."""
+        try:
+            info = await check_anchor(self._platform.bus, self._stream, ownership.anchor)
+            check_config(info, self._platform.journal_config(self._partition))
+            log.info("partition_taken", partition=self._partition, cursor=ownership.anchor.cursor)
+            async with event_log.bound_transactions(connection):
+                await Tenure(self._platform, ownership, connection, info.state.last_seq).run(asked)
+            log.info("partition_given_back", partition=self._partition)
+            await event_log.release(connection, self._partition, ownership.token)
+        except (asyncio.CancelledError, JournalMismatch):  # this engine ends: nobody need wait for its lease
+            await asyncio.shield(event_log.release(connection, self._partition, ownership.token))
+            raise
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -8,6 +8,7 @@ from runtara.infra.settings import Settings
 from runtara.protocol.subjects import Subjects
 
 from .registry import Registry
+from .sharing import Sharing
 from .streams import StreamConfig, journal_config
 
 
@@ -20,6 +21,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     subjects: Subjects
     settings: Settings
     registry: Registry
+    sharing: Sharing
     deployment_id: str
     partitions: int
 

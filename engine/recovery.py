@@ -134,4 +134,5 @@ async def _begin_anew(
     fold.frame(frame)
     async with connection.transaction():
         await connection.execute(_ADOPT, partition, info.created)
+        await connection.execute(sql.OLD_OUTBOX, partition)
         await event_log.commit(connection, ownership, fold, before=ownership.anchor, after=after)

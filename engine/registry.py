@@ -1,35 +1,36 @@
-"""Which workflows exist: registered by workers, asked by every start.
+"""Which workflows exist, and who hosts them: told by workers, passed on to every partition's journal.
 
-Invariants: a registration is never lost by its worker leaving; the answer to `register` names the consumers of the
-run queue, which the engine makes, so that a worker needs no right but to pull.
+Invariants: a registration is never lost by its worker leaving; it is answered only when every journal has it, so that
+a start that is sent after the answer comes behind it; the answer names the consumers of the run queue, which the
+engine makes, so that a worker needs no right but to pull. What is decided by registrations is in `workflows`; here is
+what people are shown, as partition 0 has it.
 """
 
+import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import asyncpg
 import msgspec
 from msgspec import Raw
 
-from runtara.infra.bus import Bus
+from runtara.infra.bus import Bus, NotAcknowledged, PublishRefused
+from runtara.infra.logs import logger
+from runtara.protocol.errors import Malformed, PlatformUnreachable
+from runtara.protocol.frames import decode_frame, encode_record, join_frame, split_frames
 from runtara.protocol.messages import Registration, WorkflowView
-from runtara.protocol.records import Options
+from runtara.protocol.records import Options, WorkflowForgotten, WorkflowRegistered
 from runtara.protocol.subjects import Subjects
 
-WorkflowId = tuple[str, str]  # tenant, workflow
+from .workflows import WorkflowId
+
+log = logger("registry")
+
 ACK_WAIT_SECONDS: Final = 2
-MAX_CACHED: Final = 10_000
-FRESH_SECONDS: Final = 2.0  # another engine may have been told since
+PUBLISH_SECONDS: Final = 3.0  # whoever asks waits for five, and shall hear the reason
 HOSTED_SECONDS: Final = 15  # a worker that was heard within this time hosts its workflows
 
-_UPSERT: Final = """
-INSERT INTO workflows (tenant, id, kind, code_version, description, parameters, options, registered_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-ON CONFLICT (tenant, id) DO UPDATE SET kind = excluded.kind, code_version = excluded.code_version,
-    description = excluded.description, parameters = excluded.parameters, options = excluded.options,
-    registered_at = excluded.registered_at
-"""
 _UPSERT_WORKER: Final = """
 INSERT INTO workers (tenant, worker, kind, workflows, heard_at) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (tenant, worker) DO UPDATE
@@ -40,37 +41,38 @@ UPDATE workers w SET heard_at = $3 FROM unnest($1::text[], $2::text[]) AS heard 
 WHERE w.tenant = heard.tenant AND w.worker = heard.worker
 """
 _FORGET: Final = "DELETE FROM workers WHERE heard_at < $1"
-_FIND: Final = "SELECT * FROM workflows w JOIN unnest($1::text[], $2::text[]) AS asked (tenant, id) USING (tenant, id)"
-_OF_TENANT: Final = "SELECT * FROM workflows WHERE tenant = $1 ORDER BY id"
+_OF_TENANT: Final = "SELECT * FROM workflows WHERE partition = 0 AND tenant = $1 ORDER BY id"
 _WORKERS: Final = "SELECT worker, workflows, heard_at FROM workers WHERE tenant = $1"
-_DELETE: Final = "DELETE FROM workflows WHERE tenant = $1 AND id = $2 RETURNING id"
+_IS_KNOWN: Final = "SELECT EXISTS (SELECT FROM workflows WHERE tenant = $1 AND id = $2)"
 WORKERS_KEPT_SECONDS: Final = 7 * 24 * 3600
 
 
 class Registry:
-    """Reads are cached for a moment: starts come by the thousand, and another engine may be told of changes."""
-
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", bus: Bus, subjects: Subjects) -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", bus: Bus, subjects: Subjects, partitions: int) -> None:
         self._pool = pool
         self._bus = bus
         self._subjects = subjects
-        self._known: dict[WorkflowId, tuple[Registration, float]] = {}
+        self._partitions = partitions
         self._heard: set[WorkflowId] = set()
 
     async def register(self, tenant: str, worker: str, workflows: list[Registration]) -> dict[str, str]:
-        """Keep the registrations; the consumer to pull from for each workflow."""
+        """Tell every partition; the consumer to pull from for each workflow.
+
+        Raises `PlatformUnreachable` while Postgres or a journal takes nothing: ask again, it does no harm. Postgres is
+        asked first, so that what is asked again and again while it is away does not fill the journals.
+        """
         now = time.time_ns() // 1_000
+        records = [
+            WorkflowRegistered(instance="", at=now, tenant=tenant, **msgspec.structs.asdict(registration))
+            for registration in workflows
+        ]
+        frames = _frames(records)
         names = msgspec.json.encode([registration.workflow for registration in workflows])
-        async with self._pool.acquire() as connection, connection.transaction():
-            for r in sorted(workflows, key=lambda r: r.workflow):
-                await connection.execute(
-                    _UPSERT, tenant, r.workflow, r.kind, r.code_version, r.description, bytes(r.parameters),
-                    msgspec.json.encode(r.options), now,
-                )  # fmt: skip
-            await connection.execute(_UPSERT_WORKER, tenant, worker, workflows[0].kind if workflows else "", names, now)
-        for registration in workflows:
-            self._known[tenant, registration.workflow] = (registration, time.monotonic())
-        return {r.workflow: await self._consumer(tenant, r) for r in workflows}
+        kind = workflows[0].kind if workflows else ""
+        await self._pool.execute(_UPSERT_WORKER, tenant, worker, kind, names, now)
+        consumers = {r.workflow: await self._consumer(tenant, r) for r in workflows}
+        await self._tell_all(frames)
+        return consumers
 
     async def _consumer(self, tenant: str, registration: Registration) -> str:
         """The durable consumer of a workflow's run requests; made again unchanged, it is the one that is there."""
@@ -92,30 +94,21 @@ class Registry:
         )
         return name
 
-    async def find(self, wanted: Iterable[WorkflowId]) -> dict[WorkflowId, Registration]:
-        """The registrations of those that exist. If one does not, those of its tenant come too, for a good guess."""
-        wanted = set(wanted)
-        if len(self._known) > MAX_CACHED:
-            self._known.clear()
-        fresh = time.monotonic() - FRESH_SECONDS
-        unknown = [id for id in wanted if id not in self._known or self._known[id][1] < fresh]
-        if unknown:
-            await self._read(unknown)
-        if all(id in self._known for id in wanted):
-            return {id: self._known[id][0] for id in wanted}
-        tenants = {tenant for tenant, name in wanted if (tenant, name) not in self._known}
-        return {id: known for id, (known, _) in self._known.items() if id in wanted or id[0] in tenants}
+    async def _tell_all(self, frames: Sequence[bytes]) -> None:
+        """Returns when every journal has all of it; else raises, and some may have it."""
+        told = [self._tell(partition, frames) for partition in range(self._partitions)]
+        for outcome in await asyncio.gather(*told, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
-    async def _read(self, ids: list[WorkflowId]) -> None:
-        for id in ids:
-            self._known.pop(id, None)
-        rows = await self._pool.fetch(_FIND, [t for t, _ in ids], [w for _, w in ids])
-        if len(rows) < len(ids):
-            missing = {t for t, _ in ids} - {row["tenant"] for row in rows}
-            for tenant in missing:
-                rows += await self._pool.fetch(_OF_TENANT, tenant)
-        for row in rows:
-            self._known[row["tenant"], row["id"]] = (_registration(row), time.monotonic())
+    async def _tell(self, partition: int, frames: Sequence[bytes]) -> None:
+        try:
+            for frame in frames:
+                await self._bus.publish_acked(self._subjects.engine(partition), frame, timeout=PUBLISH_SECONDS)
+        except (NotAcknowledged, PublishRefused) as exc:
+            log.warning("registration_delayed", partition=partition, reason=str(exc))
+            reason = f"the journal of partition {partition} takes no registration now ({exc.reason})"
+            raise PlatformUnreachable(reason=reason) from exc
 
     def heard(self, tenant: str, worker: str) -> None:
         self._heard.add((tenant, worker))
@@ -138,15 +131,14 @@ class Registry:
         views = []
         for row in await self._pool.fetch(_OF_TENANT, tenant):
             hosts = workers.get(row["id"], [])
-            known = _registration(row)
             views.append(
                 WorkflowView(
-                    id=known.workflow,
-                    kind=known.kind,
-                    code_version=known.code_version,
-                    description=known.description,
-                    parameters=known.parameters,
-                    options=known.options,
+                    id=row["id"],
+                    kind=row["kind"],
+                    code_version=row["code_version"],
+                    description=row["description"],
+                    parameters=Raw(row["parameters"]),
+                    options=msgspec.json.decode(row["options"], type=Options),
                     registered_at=row["registered_at"],
                     workers=sorted(worker for worker, heard in hosts if heard >= fresh),
                     hosted_until=max((heard for _, heard in hosts), default=None),
@@ -154,17 +146,23 @@ class Registry:
             )
         return views
 
-    async def delete(self, tenant: str, workflow: str) -> bool:
-        self._known.pop((tenant, workflow), None)
-        return await self._pool.fetchval(_DELETE, tenant, workflow) is not None
+    async def forget(self, tenant: str, workflow: str) -> bool:
+        """Tell every partition; False if none knows it. Raises as `register` does."""
+        if not await self._pool.fetchval(_IS_KNOWN, tenant, workflow):
+            return False
+        await self._tell_all(_frames([WorkflowForgotten(instance="", tenant=tenant, workflow=workflow)]))
+        return True
 
 
-def _registration(row: asyncpg.Record) -> Registration:
-    return Registration(
-        workflow=row["id"],
-        kind=row["kind"],
-        code_version=row["code_version"],
-        parameters=Raw(row["parameters"]),
-        options=msgspec.json.decode(row["options"], type=Options),
-        description=row["description"],
-    )
+def _frames(records: Sequence[WorkflowRegistered | WorkflowForgotten]) -> list[bytes]:
+    """Raises `Malformed` for what an engine would not read: here somebody waits for the answer, there nobody does."""
+    encoded = [encode_record(record) for record in records]
+    frames = []
+    while encoded:
+        count = split_frames(encoded)
+        frame, encoded = join_frame(encoded[:count]), encoded[count:]
+        _, rejections = decode_frame(frame)
+        if rejections:
+            raise Malformed(reason=rejections[0].reason)
+        frames.append(frame)
+    return frames

@@ -13,6 +13,7 @@ from .api import Api
 from .partition import PartitionLoop
 from .platform import Platform
 from .registry import Registry
+from .sharing import Sharing
 
 log = logger("engine")
 
@@ -28,10 +29,17 @@ class Engine(Service):
 
     async def open(self) -> None:
         platform = await self._platform()
+        self._sharing = platform.sharing
+        self.on_close(platform.sharing.forget)
+        self.spawn(platform.sharing.run(), "sharing")
         for partition in range(platform.partitions):
             self.spawn(PartitionLoop(platform, partition).run(), f"partition {partition}")
         await self.enter(Api(platform))
         log.info("engine_ready", partitions=platform.partitions, deployment=self._settings.deployment)
+
+    async def drain(self) -> None:
+        """Between two commits, with all said that was decided: others take over at once and go on."""
+        await self._sharing.leave()
 
     async def _platform(self) -> Platform:
         settings = self._settings
@@ -51,7 +59,8 @@ class Engine(Service):
             pool=pool,
             subjects=subjects,
             settings=settings,
-            registry=Registry(pool, bus, subjects),
+            sharing=Sharing(pool, bus),
+            registry=Registry(pool, bus, subjects, row["partitions"]),
             deployment_id=row["id"],
             partitions=row["partitions"],
         )

@@ -6,7 +6,9 @@ from typing import Final
 # puts it right within a second.
 TAKE_OVER: Final = """
 UPDATE partitions SET owner = $2, lease_until = now() + make_interval(secs => $3)
-WHERE id = $1 AND (lease_until < now() OR lease_until > now() + 2 * make_interval(secs => $3) OR owner = $2)
+WHERE id = $1 AND (
+    lease_until < now() - make_interval(secs => $4) OR lease_until > now() + 2 * make_interval(secs => $3) OR owner = $2
+)
 RETURNING id, stream_created, cursor, fingerprint, fingerprint_time, clock, head, head_hash, journal_owner, run_created
 """
 
@@ -14,9 +16,18 @@ RENEW: Final = """
 UPDATE partitions SET lease_until = now() + make_interval(secs => $3) WHERE id = $1 AND owner = $2 RETURNING id
 """
 
-RELEASE: Final = (
-    "UPDATE partitions SET lease_until = now() - interval '1 second', owner = NULL WHERE id = $1 AND owner = $2"
+RELEASE: Final = "UPDATE partitions SET lease_until = now(), owner = NULL WHERE id = $1 AND owner = $2"
+
+# The other engines that live, and how many partitions they own; those that have died are swept away meanwhile.
+ANNOUNCE_ENGINE: Final = """
+WITH dead AS (DELETE FROM engines WHERE lease_until < now() - interval '1 minute' AND id <> $1),
+ours AS (
+    INSERT INTO engines (id, owned, lease_until) VALUES ($1, $2, now() + make_interval(secs => $3))
+    ON CONFLICT (id) DO UPDATE SET owned = excluded.owned, lease_until = excluded.lease_until
 )
+SELECT id, owned FROM engines WHERE lease_until > now() AND id <> $1
+"""
+FORGET_ENGINE: Final = "DELETE FROM engines WHERE id = $1"
 
 # The first statement of every batch: who may write, and from where. No row: another owner, or another history.
 ADVANCE: Final = """
@@ -99,15 +110,42 @@ SELECT tenant, instance, version, due FROM timers WHERE partition = $1 AND due <
 """
 
 ADD_OUTBOX: Final = """
-INSERT INTO outbox (partition, "offset", n, target, record)
+INSERT INTO outbox (partition, sequence, n, target, record)
 SELECT $1, * FROM unnest($2::bigint[], $3::int[], $4::int[], $5::json[])
 """
 NEXT_OUTBOX: Final = """
-SELECT "offset", n, target, record FROM outbox WHERE partition = $1 ORDER BY "offset", n LIMIT $2
+SELECT sequence, n, target, record FROM outbox WHERE partition = $1 ORDER BY sequence, n LIMIT $2
 """
 DROP_OUTBOX: Final = """
-DELETE FROM outbox USING unnest($2::bigint[], $3::int[]) AS gone ("offset", n)
-WHERE outbox.partition = $1 AND outbox."offset" = gone."offset" AND outbox.n = gone.n
+DELETE FROM outbox USING unnest($2::bigint[], $3::int[]) AS gone (sequence, n)
+WHERE outbox.partition = $1 AND outbox.sequence = gone.sequence AND outbox.n = gone.n
+"""
+# What a journal that was lost left unsent goes before all that the next one will cause, whose numbers begin anew.
+OLD_OUTBOX: Final = """
+UPDATE outbox SET sequence = sequence - (
+    SELECT max(sequence) + 1 - least(min(sequence), 0) FROM outbox WHERE partition = $1
+) WHERE partition = $1
+"""
+
+WORKFLOWS_OF: Final = (
+    "SELECT tenant, id, kind, options FROM workflows WHERE partition = $1 AND tenant = ANY($2::text[])"
+)
+UPSERT_WORKFLOWS: Final = """
+INSERT INTO workflows AS w (
+    partition, tenant, id, kind, code_version, description, parameters, options, registered_at
+)
+SELECT $1, * FROM unnest(
+    $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::json[], $8::json[], $9::bigint[]
+)
+ON CONFLICT (partition, tenant, id) DO UPDATE SET kind = excluded.kind, code_version = excluded.code_version,
+    description = excluded.description, parameters = excluded.parameters, options = excluded.options,
+    registered_at = excluded.registered_at
+WHERE (w.kind, w.code_version, w.description, w.parameters::text, w.options::text) IS DISTINCT FROM
+    (excluded.kind, excluded.code_version, excluded.description, excluded.parameters::text, excluded.options::text)
+"""
+DROP_WORKFLOWS: Final = """
+DELETE FROM workflows USING unnest($2::text[], $3::text[]) AS gone (tenant, id)
+WHERE workflows.partition = $1 AND workflows.tenant = gone.tenant AND workflows.id = gone.id
 """
 
 ADD_REJECTED: Final = """

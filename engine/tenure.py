@@ -46,8 +46,10 @@ class Tenure:
         )
         self._committer = Committer(connection, ownership, self._folding, self._outlets, self._purger)
         self._caught_up = asyncio.Event()
+        self._committing = asyncio.Lock()
 
-    async def run(self) -> None:
+    async def run(self, asked: asyncio.Event) -> None:
+        """Returns when it was `asked` to end, between two commits."""
         stream = self._platform.subjects.journal_stream(self._ownership.partition)
         async with JournalReader(self._platform.bus, stream, after=self._ownership.anchor.cursor) as reader:
             watch = Watch(
@@ -58,12 +60,19 @@ class Tenure:
             )
             self._outlets.watch = watch
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._fold(reader, watch), name="fold")
-                group.create_task(self._commit(), name="commit")
-                group.create_task(self._renew(), name="renew")
-                group.create_task(self._outlets.run(self._caught_up), name="outlets")
-                group.create_task(self._announce(watch), name="announce")
-                group.create_task(self._purger.run(), name="purge")
+                tasks = [
+                    group.create_task(self._fold(reader, watch), name="fold"),
+                    group.create_task(self._commit(), name="commit"),
+                    group.create_task(self._renew(), name="renew"),
+                    group.create_task(self._outlets.run(self._caught_up), name="outlets"),
+                    group.create_task(self._announce(watch), name="announce"),
+                    group.create_task(self._purger.run(), name="purge"),
+                ]
+                await asked.wait()
+                async with self._committing:  # from here on nothing more is committed
+                    await self._outlets.settle()
+                    for task in tasks:
+                        task.cancel()
 
     async def _fold(self, reader: JournalReader, watch: Watch) -> None:
         while True:
@@ -75,7 +84,9 @@ class Tenure:
         while True:
             if self._committer.anchor.cursor >= self._until:
                 self._caught_up.set()
-            await self._committer.commit(await self._folding.take())
+            batch = await self._folding.take()
+            async with self._committing:
+                await self._committer.commit(batch)
 
     async def _announce(self, watch: Watch) -> None:
         """Only when everything is folded that was there at take-over may this owner act by itself."""
@@ -92,9 +103,14 @@ class Tenure:
         await watch.run()
 
     async def _renew(self) -> None:
-        """Through a connection of its own: a long commit must not cost us the lease it renews itself."""
+        """Through a connection of its own: a long commit must not cost us the lease it renews itself.
+
+        Not while we cannot reach NATS: another engine may.
+        """
         while True:
             await asyncio.sleep(RENEW_SECONDS)
+            if not self._platform.bus.is_connected:
+                continue
             async with self._platform.pool.acquire() as connection:
                 await event_log.renew(connection, self._ownership.partition, self._ownership.token)
             self._outlets.committed(self._committer.anchor)

@@ -1,7 +1,8 @@
 """The tables, in SQLAlchemy Core. They live in a Postgres schema named like the deployment; no name here is qualified.
 
 Invariants: `events` is the truth and is only ever appended to; `instances` and `timers` are functions of it. The others
-say what the log belongs to, who may write it, what is still to be sent, who registered, and what was refused.
+say what the log belongs to, who may write it, which engines live, what is still to be sent, what each partition was
+told of workflows, who hosts them, and what was refused.
 Times are integer microseconds since 1970 (`bigint`): they are hashed, compared and copied, never computed on in SQL.
 `data` is `json`, never `jsonb`: the hash needs the bytes as they came.
 """
@@ -53,6 +54,14 @@ partitions: Final = Table(
     Column("lease_until", DateTime(timezone=True), nullable=False),
     Column("journal_owner", Text),  # the token of the last `owner` record that was folded
     Column("run_created", Text),  # identity of the run queue whose evidence `instances.dispatched` is
+)
+
+engines: Final = Table(
+    "engines",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owned", Integer, nullable=False),  # how many partitions
+    Column("lease_until", DateTime(timezone=True), nullable=False),
 )
 
 events: Final = Table(
@@ -126,7 +135,7 @@ outbox: Final = Table(
     "outbox",
     metadata,
     Column("partition", Integer, primary_key=True, autoincrement=False),
-    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),  # of the frame that caused it
     Column("n", Integer, primary_key=True, autoincrement=False),
     Column("target", Integer, nullable=False),
     Column("record", JSON, nullable=False),
@@ -135,6 +144,7 @@ outbox: Final = Table(
 workflows: Final = Table(
     "workflows",
     metadata,
+    Column("partition", Integer, primary_key=True, autoincrement=False),  # whose journal said so
     Column("tenant", Text, primary_key=True),
     Column("id", Text, primary_key=True),
     Column("kind", Text, nullable=False),

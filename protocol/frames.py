@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from .ids import is_id, is_key
 from .limits import MAX_FRAME_BYTES, MAX_FRAME_RECORDS, MAX_NESTING, MAX_REASON_LENGTH, MAX_REJECTED_BYTES
-from .records import Record, Unreadable, WireRecord
+from .records import OF_NO_INSTANCE, Record, Unreadable, WireRecord
 
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,8 +110,8 @@ def _unreadable(raw: bytes, reason: str) -> list[Unreadable]:
     ]
 
 
-_ID_FIELDS = ("instance", "tenant", "worker", "workflow", "child", "id", "nonce", "token", "owner", "actor")
-_TEXT_FIELDS = ("reason", "message", "stderr")
+_ID_FIELDS = ("instance", "tenant", "worker", "workflow", "kind", "child", "id", "nonce", "token", "owner", "actor")
+_TEXT_FIELDS = ("reason", "message", "stderr", "description", "code_version")
 _checks: dict[type[Record], tuple[tuple[str, ...], bool, tuple[str, ...]]] = {}
 
 
@@ -132,7 +132,7 @@ def is_sound(record: Record) -> bool:
         if (
             value is not None
             and not is_id(value)
-            and not (field == "instance" and value == "" and cls.__name__ == "Owner")
+            and not (field == "instance" and value == "" and cls in OF_NO_INSTANCE)
         ):
             return False
     if has_key and not is_key(record.key):  # type: ignore[attr-defined]

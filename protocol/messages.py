@@ -70,8 +70,11 @@ class Memo(_Strict, frozen=True, kw_only=True):
 
 
 class Claimed(_Strict, frozen=True, kw_only=True, tag_field="type", tag="claimed"):
-    """The claim holds. `memos` up to `version`; if `more`, the rest comes from the API's `memos`. `now_us`: what the
-    journal's clock showed when this was decided; deadlines in memos are to be read against it."""
+    """The claim holds. `memos` up to `version`; if `more`, the rest comes from the API's `memos`.
+
+    `now_us`: what the journal's clock showed when this was decided; deadlines in memos are to be read against it.
+    `floor`: the version of the last InstanceContinued; what is derived from keys changes with it.
+    """
 
     instance: str
     attempt: int
@@ -87,6 +90,7 @@ class Claimed(_Strict, frozen=True, kw_only=True, tag_field="type", tag="claimed
     pause: bool = False
     cancel: bool = False
     cancelling: bool = False
+    floor: int = 0
 
 
 class Superseded(_Strict, frozen=True, kw_only=True, tag_field="type", tag="superseded"):

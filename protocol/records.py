@@ -281,6 +281,28 @@ class ChildDone(Record, frozen=True, kw_only=True, tag="child_done"):
     error: WireError | None = None
 
 
+class WorkflowRegistered(Record, frozen=True, kw_only=True, tag="workflow_registered"):
+    """From here on in the journal its partition knows the workflow like this; any engine says so in every partition.
+
+    `instance` is empty, `at` the time of the registration, `parameters` the JSON Schema of the input object.
+    """
+
+    tenant: str
+    workflow: str
+    kind: str = "pool"
+    code_version: str = ""
+    parameters: Raw = Raw(b"{}")
+    options: Options = Options()
+    description: str = ""
+
+
+class WorkflowForgotten(Record, frozen=True, kw_only=True, tag="workflow_forgotten"):
+    """From here on in the journal its partition starts no more of it. `instance` is empty."""
+
+    tenant: str
+    workflow: str
+
+
 class Unreadable(Record, frozen=True, kw_only=True, tag="unreadable"):
     """Made by the engine from a record it could not decode but whose claim it could: that attempt must end."""
 
@@ -290,6 +312,7 @@ class Unreadable(Record, frozen=True, kw_only=True, tag="unreadable"):
     reason: str
 
 
+OF_NO_INSTANCE: Final = (Owner, WorkflowRegistered, WorkflowForgotten)  # they speak to the partition itself
 COMMANDS: Final = (Start, Signal, Pause, Resume, Cancel, Retry)
 REPORTS: Final = (
     Registered, Started, Checkpointed, StepFailure, Parked, Unparked, Compensating, Suspended, Completed, Failed,
@@ -300,7 +323,7 @@ AnyReport = (
     Checkpointed | StepFailure | Parked | Unparked | Compensating | Suspended | Completed | Failed | Cancelled
     | Continued | Custom
 )  # fmt: skip
-AnyEngineRecord = Owner | TimerDue | WorkerLost | Absent | ChildDone
+AnyEngineRecord = Owner | TimerDue | WorkerLost | Absent | ChildDone | WorkflowRegistered | WorkflowForgotten
 WireRecord = AnyCommand | Registered | Started | AnyReport | Progress | Log | Exited | AnyEngineRecord
 AnyRecord = WireRecord | Unreadable
 
@@ -308,5 +331,5 @@ ALLOWED: Final[dict[Channel, tuple[type[Record], ...]]] = {
     Channel.COMMANDS: COMMANDS,
     Channel.REPORTS: REPORTS,
     Channel.RUNNER: (Started, Exited),
-    Channel.ENGINE: (Owner, TimerDue, WorkerLost, Absent, ChildDone, Start, Cancel, Signal),
+    Channel.ENGINE: (*OF_NO_INSTANCE, TimerDue, WorkerLost, Absent, ChildDone, Start, Cancel, Signal),
 }

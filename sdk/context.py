@@ -39,6 +39,7 @@ class Attempt(Protocol):
     instance: str
     attempt: int
     labels: Mapping[str, str]
+    floor: int  # the version at which the last `continue_as` ended what was before; 0 if there was none
     loop: asyncio.AbstractEventLoop
 
     @property
@@ -111,18 +112,19 @@ class Context:
         finally:
             FRAME.reset(token)
 
-    # what is derived from tenant, instance and key, and needs no record
+    # what is derived from tenant, instance, key and the run that `continue_as` began, and needs no record
 
     def uuid(self, key: str) -> UUID:
-        """The same UUID in every attempt."""
+        """The same UUID in every attempt, and another one after `continue_as`."""
         return UUID(bytes=self._derived("uuid", key)[:16], version=5)
 
     def random(self, key: str) -> random.Random:
-        """A generator of random numbers that starts the same in every attempt."""
+        """A generator of random numbers that starts the same in every attempt, and another one after `continue_as`."""
         return random.Random(self._derived("random", key))
 
     def idempotency_key(self, key: str) -> str:
-        """32 hex digits to hand to an outside service, the same in every attempt."""
+        """32 hex digits to hand to an outside service: the same in every attempt, also after a `retry` of the instance;
+        others after `continue_as`, whose steps are new ones."""
         return self._derived("idempotency", key).hex()[:32]
 
     # what may be lost
@@ -165,8 +167,10 @@ class Context:
     def _derived(self, purpose: str, key: str) -> bytes:
         frame = FRAME.get(None)
         path = check_key((frame.prefix if frame else "") + key)
-        parts = "\0".join((purpose, self._attempt.tenant, self._attempt.instance, path))
-        return hashlib.sha256(parts.encode()).digest()
+        parts = [purpose, self._attempt.tenant, self._attempt.instance, path]
+        if self._attempt.floor:
+            parts.append(str(self._attempt.floor))
+        return hashlib.sha256("\0".join(parts).encode()).digest()
 
     def _on_loop(self, fn: Callable[..., None], *args: object) -> None:
         loop = self._attempt.loop

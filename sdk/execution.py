@@ -78,6 +78,7 @@ class Execution:
         self.attempt = attempt
         self.nonce = nonce
         self.labels = labels
+        self.floor = claim.floor if claim else 0  # an optimistic start is of the very first run
         self.loop = asyncio.get_running_loop()
         self.portal = Portal(self.loop)
         self._input = input

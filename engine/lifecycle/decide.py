@@ -41,6 +41,8 @@ from runtara.protocol.records import (
     Unparked,
     Unreadable,
     WorkerLost,
+    WorkflowForgotten,
+    WorkflowRegistered,
 )
 from runtara.protocol.subjects import Source
 
@@ -75,7 +77,7 @@ def decide(state: State | None, record: AnyRecord, now: int, *, source: Source) 
             if state is None:
                 return stale_claim(state, record.instance, record.attempt)
             return reports.observed(state, record)
-        case Owner():
+        case Owner() | WorkflowRegistered() | WorkflowForgotten():  # no instance's business
             return STALE
         case _:
             return _report(state, record, now, source)

@@ -7,7 +7,7 @@ from typing import Final
 
 from runtara.protocol.errors import Forbidden, RuntaraError, WrongPartition
 from runtara.protocol.ids import is_id, partition_of
-from runtara.protocol.records import ALLOWED, AnyRecord, Owner, Record, Registered, Start, Started, Unreadable
+from runtara.protocol.records import ALLOWED, OF_NO_INSTANCE, AnyRecord, Record, Registered, Start, Started, Unreadable
 from runtara.protocol.subjects import Channel, Source
 
 _ALLOWED: Final[dict[Channel, frozenset[type[Record]]]] = {
@@ -22,7 +22,7 @@ def check_envelope(record: AnyRecord, source: Source, partition: int, partitions
     cls = type(record)
     if cls not in _ALLOWED[source.channel]:
         return _forbidden(record, source, "this kind of sender may not say it")
-    if cls is Owner:
+    if cls in OF_NO_INSTANCE:
         return None
     tenant, fault = source.tenant, None
     if cls in _WITH_TENANT:

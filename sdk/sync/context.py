@@ -70,15 +70,16 @@ class Context(Face[_Context]):
         return self._inner.scope(name)
 
     def uuid(self, key: str) -> UUID:
-        """The same UUID in every attempt."""
+        """The same UUID in every attempt, and another one after `continue_as`."""
         return self._inner.uuid(key)
 
     def random(self, key: str) -> random.Random:
-        """A generator of random numbers that starts the same in every attempt."""
+        """A generator of random numbers that starts the same in every attempt, and another one after `continue_as`."""
         return self._inner.random(key)
 
     def idempotency_key(self, key: str) -> str:
-        """32 hex digits to hand to an outside service, the same in every attempt."""
+        """32 hex digits to hand to an outside service: the same in every attempt, also after a `retry` of the instance;
+        others after `continue_as`, whose steps are new ones."""
         return self._inner.idempotency_key(key)
 
     def progress(self, done: int, total: int | None = None) -> None:

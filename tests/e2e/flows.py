@@ -62,3 +62,16 @@ async def crash(ctx: Context) -> None:
     """Takes its process with it, every time."""
     os.write(2, b"this is the end\n")
     os._exit(3)
+
+
+@workflow
+async def rounds(ctx: Context, folder: str, left: int, keys: list[str]) -> list[str]:
+    """Begins anew `left` times, noting its idempotency key each time; the last but one fails until it is repaired."""
+    keys = [*keys, ctx.idempotency_key("pay")]
+    with (Path(folder) / "keys").open("a") as file:
+        file.write(f"{keys[-1]}\n")
+    if left == 1 and not (Path(folder) / "repaired").exists():
+        raise RuntimeError("not repaired yet")
+    if left:
+        await ctx.continue_as(folder=folder, left=left - 1, keys=keys)
+    return keys

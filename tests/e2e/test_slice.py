@@ -55,6 +55,19 @@ async def test_a_workflow_resumes_behind_its_last_step_when_its_worker_is_killed
     assert (view.attempt, view.restarts) == (2, 1)
 
 
+async def test_idempotency_keys_stay_over_a_retry_and_change_with_continue_as(
+    client: Client, pool: Pool, tmp_path: Path
+) -> None:
+    handle = await client.start("rounds", {"folder": str(tmp_path), "left": 3, "keys": []})
+    with pytest.raises(WorkflowFailed, match="not repaired"):
+        await handle.result(timeout=20)
+    (tmp_path / "repaired").touch()
+    await handle.retry()
+    keys = await handle.result(timeout=20)
+    assert len(set(keys)) == len(keys) == 4
+    assert (tmp_path / "keys").read_text().split() == [*keys[:3], keys[2], keys[3]]
+
+
 async def test_a_checkpoint_guards_what_follows_it(client: Client, pool: Pool, tmp_path: Path) -> None:
     handle = await client.start("guarded", {"folder": str(tmp_path), "steps": 20})
     assert await handle.result(timeout=10) == 20

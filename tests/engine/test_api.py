@@ -33,7 +33,6 @@ from runtara.protocol.messages import (
     Status,
     TailReply,
     TailRequest,
-    WorkflowView,
 )
 from runtara.protocol.records import Start
 from tests.support.peer import Peer, connect_peer
@@ -69,7 +68,8 @@ async def test_register_replaces_what_was_registered_before(platform: Peer) -> N
     for version in ("v1", "v2"):
         workflow = Registration(workflow="wf", code_version=version, description=f"as of {version}")
         await platform.api("register", RegisterRequest(worker="w1", workflows=[workflow]), dict)
-    (view,) = await platform.api("workflows", {}, list[WorkflowView])
+    await platform.start("i-1")  # answered behind it
+    (view,) = await platform.workflows()
     assert (view.code_version, view.description, view.workers) == ("v2", "as of v2", ["w1"])
 
 
@@ -85,14 +85,16 @@ async def test_register_replaces_what_was_registered_before(platform: Peer) -> N
 async def test_nothing_is_registered_under_an_illegal_id(platform: Peer, request_: RegisterRequest) -> None:
     with pytest.raises(InvalidId):
         await platform.api("register", request_, dict)
-    assert len(await platform.api("workflows", {}, list[WorkflowView])) == 1
+    await platform.start("i-1")
+    assert [view.id for view in await platform.workflows()] == ["wf"]
 
 
 async def test_workflows_are_forgotten_on_request(platform: Peer) -> None:
+    await platform.until_shown("wf")
     assert await platform.api("forget", "wf", bool) is True
-    assert await platform.api("workflows", {}, list[WorkflowView]) == []
     answer = await platform.start("i-1")
     assert answer.error is not None
+    assert await platform.workflows() == []
     with pytest.raises(UnknownWorkflow):
         await platform.api("forget", "wf", bool)
 
@@ -274,14 +276,14 @@ async def test_a_question_that_is_not_understood_answers_only_whoever_asked(plat
 @pytest.mark.usefixtures("quick_watch")
 async def test_workers_are_shown_while_they_are_heard(platform: Peer) -> None:
     await platform.pool.execute("UPDATE workers SET heard_at = heard_at - 60000000")
-    (view,) = await platform.api("workflows", {}, list[WorkflowView])
+    (view,) = await platform.until_shown("wf")
     assert (view.workers, view.hosted_until is not None) == ([], True)
 
     async def shown() -> bool:
         await platform.bus.publish(
             platform.subjects.heartbeat("default", "w1"), msgspec.json.encode(Heartbeat(worker="w1"))
         )
-        (view,) = await platform.api("workflows", {}, list[WorkflowView])
+        (view,) = await platform.workflows()
         return view.workers == ["w1"]
 
     await eventually(shown)

@@ -24,6 +24,8 @@ from runtara.protocol.records import (
     Started,
     TimerDue,
     WorkerLost,
+    WorkflowForgotten,
+    WorkflowRegistered,
 )
 from tests.support.peer import Peer, connect_peer
 from tests.support.platform import running
@@ -151,6 +153,9 @@ FORBIDDEN: list[tuple[str, Record]] = [
     ("commands.0.default.c1", Exited(instance="i-1", attempt=1, worker="w1", reason="x")),
     ("commands.0.default.c1", DONE),
     ("commands.0.default.c1", Owner(instance="", token="mine")),
+    ("commands.0.default.c1", WorkflowRegistered(instance="", tenant="default", workflow="mine")),
+    ("reports.0.default.w.w1", WorkflowRegistered(instance="", tenant="default", workflow="mine")),
+    ("runner.0.default.r1", WorkflowForgotten(instance="", tenant="default", workflow="wf")),
     ("commands.0.default.c1", Pause(instance="i-1", id="p", tenant="other")),
     ("commands.0.default.c1", Start(instance="i-1", id="s", workflow="wf", parent=Parent(instance="p", key="k"))),
     ("reports.0.default.w.w1", START),

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from runtara.engine import sql
 from runtara.infra.settings import Settings
 from runtara.protocol.ids import child_id
 from runtara.protocol.records import Cancel, ChildRequest, Completed, Parked, Suspended
@@ -61,6 +62,19 @@ async def test_a_child_that_cannot_be_started_tells_its_parent_why(platform: Pee
     assert msgspec.json.decode(again.answer.memos[-1].data)["error"]["code"] == "UnknownWorkflow"
 
 
+async def test_a_child_of_the_same_partition_that_cannot_be_started_tells_its_parent_why(
+    platform: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its refusal is no event, and may be folded before the request for it has left the outbox."""
+    monkeypatch.setattr(sql, "DROP_OUTBOX", f"{sql.DROP_OUTBOX} AND (SELECT pg_sleep(0.2) IS NOT NULL)")
+    candidates = (f"parent-{n}" for n in range(100))
+    parent = next(id for id in candidates if platform.partition(id) == platform.partition(child_id(id, "kid")))
+    held = await platform.started(parent)
+    await held.commit(held.record(Parked, key="kid", kind="child", child=ChildRequest(workflow="nobody-knows")))
+    await platform.until_type(parent, "ChildFailed")
+    assert [row["code"] for row in await platform.rejected()] == ["UnknownWorkflow"]
+
+
 async def test_a_child_ends_with_its_cancelled_parent(platform: Peer) -> None:
     parent = parent_of_another_partition(platform)
     child = await ask_for_child(await platform.started(parent))
@@ -96,15 +110,14 @@ async def test_what_a_former_engine_could_not_send_the_next_one_sends_once_in_ef
         child = await ask_for_child(await peer.started(parent))
         await peer.until_status(child, "queued")
         await until_empty(peer)
-    created = (await peer.events(parent))[-2]
     # as if it had died between the journal's acknowledgement and the deletion of the row
     record = {
         "type": "start", "instance": child, "id": (await peer.events(child))[0]["command"], "tenant": "default",
         "workflow": "wf", "input": {"n": 1}, "parent": {"instance": parent, "key": "kid"},
     }  # fmt: skip
     await peer.pool.execute(
-        'INSERT INTO outbox (partition, "offset", n, target, record) VALUES ($1, $2, 0, $3, $4)',
-        peer.partition(parent), created["offset"], peer.partition(child), msgspec.json.encode(record),
+        "INSERT INTO outbox (partition, sequence, n, target, record) VALUES ($1, 1, 0, $2, $3)",
+        peer.partition(parent), peer.partition(child), msgspec.json.encode(record),
     )  # fmt: skip
     before = await peer.cursor(peer.partition(child))
     async with running(deployed):

@@ -55,14 +55,10 @@ async def test_a_poison_frame_alone_is_rejected_and_the_loop_goes_on(platform: P
 
 async def test_poison_among_many_frames_of_one_batch_costs_only_itself(peer: Peer) -> None:
     """All of it waits in the journal before there is an engine, so that it is one batch."""
+    await peer.engine_says(0, peer.registered("wf"))
     for n in range(60):
         await say(peer, start(f"i-{n}", **({"at": TOO_LATE} if n in (7, 8, 41) else {})))
-    last = await peer.cursor() + 60
-    # the workflow is known before the engine folds anything
-    await peer.pool.execute(
-        "INSERT INTO workflows (tenant, id, kind, code_version, description, parameters, options, registered_at)"
-        " VALUES ('default', 'wf', 'pool', '', '', '{}'::json, '{}'::json, 0)"
-    )
+    last = await peer.cursor() + 61
     async with running(peer.settings):
         await peer.folded(last)
         missing = [n for n in range(60) if await peer.status(f"i-{n}") is None]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from runtara.engine.recovery import adopt_journals
@@ -10,8 +11,9 @@ from runtara.engine.service import Engine
 from runtara.engine.streams import create_stream, journal_config
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import JournalMismatch, PartitionLost
-from runtara.protocol.messages import Superseded
-from runtara.protocol.records import Completed, Start
+from runtara.protocol.frames import encode_record
+from runtara.protocol.messages import RegisterReply, RegisterRequest, Registration, Superseded
+from runtara.protocol.records import ChildRequest, Completed, Options, Parked, Start
 from tests.support.peer import Held, Peer
 from tests.support.platform import running
 
@@ -130,6 +132,25 @@ async def test_an_accepted_loss_gives_every_resident_a_new_attempt_and_the_old_o
     await peer.is_sound()
 
 
+async def test_what_the_lost_journal_had_others_do_is_sent_before_what_the_new_one_has(
+    deployed: Settings, peer: Peer
+) -> None:
+    await work(deployed, peer, "i-1")
+    insert = "INSERT INTO outbox (partition, sequence, n, target, record) VALUES (0, $1, $2, 0, $3)"
+    for n, row in enumerate([(-3, 0), (2, 0), (2, 1), (900, 0)]):
+        start = Start(instance=f"c-{n}", id=f"s-{n}", tenant="default", workflow="wf")
+        await peer.pool.execute(insert, *row, encode_record(start))
+    await recreate(peer)
+    assert await adopt(peer) == [0]
+    left = await peer.pool.fetch("SELECT sequence, record FROM outbox ORDER BY sequence, n")
+    assert [msgspec.json.decode(row["record"])["instance"] for row in left] == [f"c-{n}" for n in range(4)]
+    assert max(row["sequence"] for row in left) < -3
+    async with running(deployed):
+        await peer.until_status("c-3", "queued")
+    assert await peer.pool.fetch("SELECT * FROM outbox") == []
+    await peer.is_sound()
+
+
 async def test_what_the_new_journal_holds_already_is_folded_after_the_loss_is_accepted(
     deployed: Settings, peer: Peer
 ) -> None:
@@ -179,24 +200,80 @@ async def test_only_the_lost_partition_is_adopted(deployed: Settings, peer: Peer
     await peer.is_sound()
 
 
+TABLES = ("partitions", "events", "instances", "timers", "outbox", "workflows", "rejected")
+
+
+async def back_up(peer: Peer) -> None:
+    for table in TABLES:
+        await peer.pool.execute(f"CREATE TABLE old_{table} AS TABLE {table}")
+
+
+async def restore(peer: Peer) -> None:
+    for table in TABLES:
+        await peer.pool.execute(f"TRUNCATE {table}; INSERT INTO {table} OVERRIDING SYSTEM VALUE TABLE old_{table}")
+
+
+async def log(peer: Peer) -> list[tuple[object, ...]]:
+    """The whole log, hashes included."""
+    return [tuple(row) for row in await peer.pool.fetch('SELECT * FROM events ORDER BY partition, "offset"')]
+
+
+async def cursors(peer: Peer) -> list[int]:
+    return [await peer.cursor(partition) for partition in range(peer.settings.partitions)]
+
+
 async def test_a_database_that_was_restored_from_an_earlier_moment_folds_the_same_events_again(
     deployed: Settings, peer: Peer
 ) -> None:
     """The journal still holds what came after; what is decided again is what was decided before, to the byte."""
     (held,) = await work(deployed, peer, "i-1")
-    tables = ("partitions", "events", "instances", "timers", "outbox", "rejected")
-    for table in tables:
-        await peer.pool.execute(f"CREATE TABLE old_{table} AS TABLE {table}")
+    await back_up(peer)
     async with running(deployed):
         await held.commit(held.step("b"), held.step("c"))
         await peer.start("i-2")
         other = await peer.claim("i-2", worker="w2")
         await other.complete(b"7")
-    after = [tuple(row) for row in await peer.pool.fetch('SELECT * FROM events ORDER BY "offset"')]
-    for table in tables:
-        await peer.pool.execute(f"TRUNCATE {table}; INSERT INTO {table} OVERRIDING SYSTEM VALUE TABLE old_{table}")
+    after = await log(peer)
+    await restore(peer)
     async with running(deployed):
         await held.complete()
-    again = [tuple(row) for row in await peer.pool.fetch('SELECT * FROM events ORDER BY "offset"')]
-    assert again[: len(after)] == after
+    assert (await log(peer))[: len(after)] == after
+    await peer.is_sound()
+
+
+async def registered(peer: Peer, name: str, restarts: int) -> None:
+    workflow = Registration(workflow=name, options=Options(restarts=restarts))
+    await peer.api("register", RegisterRequest(worker="w1", workflows=[workflow]), RegisterReply)
+
+
+@pytest.mark.parametrize("partitions", [2])
+async def test_a_database_that_was_restored_knows_at_each_start_what_was_registered_then(
+    deployed: Settings, peer: Peer
+) -> None:
+    """Not what is registered now: the workflow was unknown, known, changed and forgotten, and others came meanwhile."""
+    await back_up(peer)
+    async with running(deployed):
+        assert (await peer.start("too-early")).error is not None
+        await registered(peer, "wf", restarts=3)
+        parent = await peer.started("parent")
+        for workflow in ("wh", "wi"):  # neither is known; the hint in the parent's log names what is near
+            child = ChildRequest(workflow=workflow)
+            await parent.commit(parent.record(Parked, key=workflow, kind="child", child=child))
+        await peer.until_type("parent", "ChildFailed", times=2)
+        await registered(peer, "wf", restarts=8)
+        await registered(peer, "wg", restarts=1)
+        for n in range(2, 6):
+            assert (await peer.start(f"i-{n}")).error is None
+        await peer.until_shown("wf", "wg")
+        assert await peer.api("forget", "wf", bool)
+        assert (await peer.start("too-late")).error is not None
+    after, read = await log(peer), await cursors(peer)
+    assert await peer.pool.fetchval("SELECT count(DISTINCT partition) FROM events") == 2
+    await restore(peer)
+    assert await log(peer) == []
+    async with running(deployed):
+        for partition, cursor in enumerate(read):
+            await peer.folded(cursor, partition)
+        assert await log(peer) == after
+        assert [view.id for view in await peer.workflows()] == ["wg"]
     await peer.is_sound()

@@ -1,6 +1,7 @@
 """Processes that stand still (SIGSTOP) for longer than their lease, and wake up believing that nothing happened."""
 
 import asyncio
+import dataclasses
 import os
 import signal
 from contextlib import AsyncExitStack, suppress
@@ -41,6 +42,17 @@ async def is_owned_by_another(peer: Peer, former: str | None) -> bool:
     return owner not in (former, None)
 
 
+async def until_shares(peer: Peer, *expected: int, within: float = 20.0) -> None:
+    """Until the engines that live say that they own so many partitions each, and somebody owns each of them."""
+
+    async def are_so() -> bool:
+        owned = await peer.pool.fetch("SELECT owned FROM engines WHERE lease_until > now() ORDER BY owned DESC")
+        held = await peer.pool.fetchval("SELECT count(*) FROM partitions WHERE lease_until > now()")
+        return held == 4 and [row["owned"] for row in owned] == list(expected)
+
+    await eventually(are_so, within=within)
+
+
 async def test_a_stopped_engine_is_replaced_and_nothing_it_does_afterwards_counts(
     stage: Settings, stack: AsyncExitStack, tmp_path: Path
 ) -> None:
@@ -76,6 +88,35 @@ async def test_a_stopped_engine_is_replaced_and_nothing_it_does_afterwards_count
         os.kill(second.pid, signal.SIGCONT)
     again = await client.start(faulty.steps, folder=str(tmp_path), number=9, count=3)
     assert await again.result(timeout=20) == [9_000, 9_001, 9_002]
+
+
+async def test_engines_share_again_after_one_of_them_stood_still(
+    settings: Settings, stack: AsyncExitStack, tmp_path: Path
+) -> None:
+    stage = dataclasses.replace(settings, partitions=4)
+    await deploy(stage)
+    peer = await stack.enter_async_context(connect_peer(stage))
+    await stack.enter_async_context(Part(stage, ["engine"]))
+    await until_shares(peer, 4)
+    await stack.enter_async_context(Pool(stage, [FLOWS]))
+    client = await stack.enter_async_context(Client(stage))
+    handles = [
+        await client.start(faulty.steps, folder=str(tmp_path), number=n, count=800, id=f"batch-{n}") for n in range(8)
+    ]
+    second = await stack.enter_async_context(Part(stage, ["engine"]))
+    await until_shares(peer, 2, 2)
+    stopped = stop(second.pid)
+    try:
+        await until_shares(peer, 4, within=OWNER_LEASE_SECONDS + 2)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    await until_shares(peer, 2, 2)
+    assert [await handle.result(timeout=40) for handle in handles] == [
+        [n * 1_000 + at for at in range(800)] for n in range(8)
+    ]
+    assert len(faulty.trace(str(tmp_path))) == 8 * 800
+    assert await peer.pool.fetchval("SELECT max(restarts) FROM instances") == 0
+    await peer.is_sound()
 
 
 async def test_a_worker_stopped_beyond_its_lease_writes_nothing_into_the_log_when_it_wakes_up(

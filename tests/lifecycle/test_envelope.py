@@ -19,6 +19,8 @@ from runtara.protocol.records import (
     Started,
     TimerDue,
     Unreadable,
+    WorkflowForgotten,
+    WorkflowRegistered,
 )
 from runtara.protocol.subjects import Source
 from tests.lifecycle.life import CLIENT, CONTAINER, ENGINE, INSTANCE, RUNNER, TENANT, worker_source
@@ -56,6 +58,8 @@ def check(record: AnyRecord, source: Source, partition: int = HOME) -> Exception
         (DONE, ENGINE),
         (replace(START, tenant=TENANT, parent=Parent(instance="p", key="k")), ENGINE),
         (Owner(instance="", token="e"), ENGINE),
+        (WorkflowRegistered(instance="", tenant=TENANT, workflow="w"), ENGINE),
+        (WorkflowForgotten(instance="", tenant=TENANT, workflow="w"), ENGINE),
     ],
 )
 def test_what_each_sender_may_say(record: AnyRecord, source: Source) -> None:
@@ -75,6 +79,8 @@ def test_what_each_sender_may_say(record: AnyRecord, source: Source) -> None:
         (TIMER, RUNNER),
         (DONE, CLIENT),
         (Owner(instance="", token="e"), WORKER),
+        (WorkflowRegistered(instance="", tenant=TENANT, workflow="w"), WORKER),
+        (WorkflowForgotten(instance="", tenant=TENANT, workflow="w"), CLIENT),
         (UNREADABLE, CLIENT),
     ],
 )

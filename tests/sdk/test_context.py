@@ -27,6 +27,19 @@ async def test_derived_values_are_the_same_in_every_attempt_and_need_no_record()
     assert len(first.records) == 1
 
 
+async def test_derived_values_are_others_in_each_run_that_continue_as_began() -> None:
+    async def values(**how: Any) -> list[str]:
+        outlet = MemoryOutlet()
+        await execution(workflow(derived), outlet, **how).run()
+        found: list[str] = outlet.result
+        return found
+
+    optimistic = await values(attempt=1, confirmed=False)
+    first, second, again, third = [await values(floor=floor) for floor in (0, 7, 7, 19)]
+    assert (optimistic, again) == (first, second)
+    assert len({*first, *second, *third}) == 15
+
+
 async def test_the_time_is_recorded() -> None:
     @workflow
     async def timed(ctx: Context) -> str:

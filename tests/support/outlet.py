@@ -120,10 +120,11 @@ def claimed(
     attempt: int = 2,
     cancel: bool = False,
     pause: bool = False,
+    floor: int = 0,
 ) -> Claimed:
     return Claimed(
         instance="i-1", attempt=attempt, nonce="n", version=len(memos), now_us=journal_us(), workflow=workflow.name,
-        input=input, memos=memos, cancel=cancel, pause=pause,
+        input=input, memos=memos, cancel=cancel, pause=pause, floor=floor,
     )  # fmt: skip
 
 
@@ -136,13 +137,14 @@ def execution(
     attempt: int = 2,
     options: Options | None = None,
     confirmed: bool = True,
+    floor: int = 0,
 ) -> Execution:
     """An execution that resumes with `memos`; `confirmed=False`: an optimistic first attempt."""
     text = Raw(b"{}") if not input else workflow.check_input(dict(input))
     return Execution(
         workflow, tenant="acme", instance="i-1", attempt=attempt, nonce="n", input=text, options=options or Options(),
         labels={"team": "a"}, outlet=outlet,
-        claim=claimed(workflow, text, memos or [], attempt=attempt) if confirmed else None,
+        claim=claimed(workflow, text, memos or [], attempt=attempt, floor=floor) if confirmed else None,
     )  # fmt: skip
 
 

@@ -29,8 +29,19 @@ from runtara.protocol.messages import (
     RegisterReply,
     RegisterRequest,
     Registration,
+    WorkflowView,
 )
-from runtara.protocol.records import Checkpointed, Command, Completed, Record, Report, Start, Started
+from runtara.protocol.records import (
+    Checkpointed,
+    Command,
+    Completed,
+    Record,
+    Report,
+    Start,
+    Started,
+    WorkflowForgotten,
+    WorkflowRegistered,
+)
 from runtara.protocol.subjects import Subjects
 
 from .polling import eventually
@@ -126,6 +137,13 @@ class Peer:
 
     async def engine_says(self, partition: int, *records: Record) -> int:
         return await self.raw(self.subjects.engine(partition), encode_frame(records))
+
+    def registered(self, workflow: str, **fields: Any) -> WorkflowRegistered:
+        """What an engine tells a partition of a workflow."""
+        return WorkflowRegistered(instance="", tenant=self.tenant, workflow=workflow, **fields)
+
+    def forgotten(self, workflow: str) -> WorkflowForgotten:
+        return WorkflowForgotten(instance="", tenant=self.tenant, workflow=workflow)
 
     # asking
 
@@ -223,6 +241,19 @@ class Peer:
         return await self.pool.fetch(
             "SELECT * FROM events WHERE tenant = $1 AND instance = $2 ORDER BY version", tenant or self.tenant, instance
         )
+
+    async def workflows(self) -> list[WorkflowView]:
+        """What people are shown."""
+        return await self.api("workflows", {}, list[WorkflowView])
+
+    async def until_shown(self, *workflows: str) -> list[WorkflowView]:
+        """Until people are shown these workflows and no others: a moment after they were registered or forgotten."""
+
+        async def are_shown() -> bool:
+            return [view.id for view in await self.workflows()] == sorted(workflows)
+
+        await eventually(are_shown)
+        return await self.workflows()
 
     async def types(self, instance: str, tenant: str | None = None) -> list[str]:
         return [row["type"] for row in await self.events(instance, tenant)]

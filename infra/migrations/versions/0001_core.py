@@ -21,6 +21,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "engines",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("owned", sa.Integer(), nullable=False),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
         "events",
         sa.Column("partition", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("offset", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -96,11 +103,11 @@ def upgrade() -> None:
     op.create_table(
         "outbox",
         sa.Column("partition", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("offset", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("sequence", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("n", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("target", sa.Integer(), nullable=False),
         sa.Column("record", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("partition", "offset", "n"),
+        sa.PrimaryKeyConstraint("partition", "sequence", "n"),
     )
     op.create_table(
         "partitions",
@@ -153,6 +160,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "workflows",
+        sa.Column("partition", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
@@ -161,7 +169,7 @@ def upgrade() -> None:
         sa.Column("parameters", sa.JSON(), nullable=False),
         sa.Column("options", sa.JSON(), nullable=False),
         sa.Column("registered_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "id"),
+        sa.PrimaryKeyConstraint("partition", "tenant", "id"),
     )
     # ### end Alembic commands ###
 
@@ -187,5 +195,6 @@ def downgrade() -> None:
     op.drop_table("instances")
     op.drop_index("uq_events_command", table_name="events", postgresql_where=sa.text("command IS NOT NULL"))
     op.drop_table("events")
+    op.drop_table("engines")
     op.drop_table("deployment")
     # ### end Alembic commands ###
