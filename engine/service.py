@@ -46,13 +46,9 @@ class Engine(Service):
         subjects = Subjects(settings.deployment)
         bus = await self.enter(await self._connect("engine"))
         voice = await self.enter(await self._connect("engine voice"))
-        pool = await open_pool(settings.require_database_url(), settings.deployment, size=settings.database_connections)
-        await self.enter(pool)
-        if not await is_migrated(pool):
-            raise StreamMissing(stream=subjects.journal_stream(0))
-        row = await pool.fetchrow("SELECT id, partitions FROM deployment")
-        if row is None:
-            raise StreamMissing(stream=subjects.journal_stream(0))
+        deployment_id, partitions = await _deployment(settings)
+        size = settings.database_connections + partitions  # a tenure keeps one for itself
+        pool = await self.enter(await open_pool(settings.require_database_url(), settings.deployment, size=size))
         return Platform(
             bus=bus,
             voice=voice,
@@ -60,9 +56,9 @@ class Engine(Service):
             subjects=subjects,
             settings=settings,
             sharing=Sharing(pool, bus),
-            registry=Registry(pool, bus, subjects, row["partitions"]),
-            deployment_id=row["id"],
-            partitions=row["partitions"],
+            registry=Registry(pool, bus, subjects, partitions),
+            deployment_id=deployment_id,
+            partitions=partitions,
         )
 
     async def _connect(self, name: str) -> Bus:
@@ -76,3 +72,12 @@ class Engine(Service):
         )
         bus.on_refused.append(self.fail)
         return bus
+
+
+async def _deployment(settings: Settings) -> tuple[str, int]:
+    """Its identity and how many partitions it has. Raises `StreamMissing` if it was never made."""
+    async with await open_pool(settings.require_database_url(), settings.deployment, size=1) as pool:
+        row = await pool.fetchrow("SELECT id, partitions FROM deployment") if await is_migrated(pool) else None
+    if row is None:
+        raise StreamMissing(stream=Subjects(settings.deployment).journal_stream(0))
+    return row["id"], row["partitions"]

@@ -68,7 +68,9 @@ class Settings:
     journal_keep_seconds: int = _setting(
         600, "How long committed records stay in the journal, for a database that has to be rebuilt from a back-up."
     )
-    database_connections: int = _setting(8, "Most connections an engine opens to Postgres.")
+    database_connections: int = _setting(
+        8, "Most connections an engine opens to Postgres, besides one for each partition that it owns."
+    )
     concurrency: int = _setting(100, "How many instances a worker process runs at the same time.")
     max_resident: int = _setting(
         1_000, "How many instances a worker process holds in memory, those included that wait for something."

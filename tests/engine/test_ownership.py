@@ -104,6 +104,17 @@ async def test_every_partition_has_an_owner_whichever_engine_it_is(deployed: Set
     await peer.is_sound()
 
 
+@pytest.mark.parametrize("partitions", [12])
+async def test_one_engine_owns_more_partitions_than_it_has_connections_to_share(deployed: Settings, peer: Peer) -> None:
+    async with running(dataclasses.replace(deployed, database_connections=2)):
+        await peer.register("wf")
+        for n in range(24):
+            held = await peer.started(f"i-{n}")
+            await held.complete()
+        assert None not in [await token(peer, partition) for partition in range(12)]
+    await peer.is_sound()
+
+
 def through(proxy: Proxy, settings: Settings) -> Settings:
     return dataclasses.replace(settings, nats_url=proxy.url)
 
