@@ -142,6 +142,7 @@ class Fold:
         self.superseded: dict[tuple[str, str], Superseded] = {}
         self.lost: list[tuple[str, str, Claim]] = []
         self.heard: set[Id] = set()
+        self.starters: dict[Id, str] = {}
         self.counts: Counter[str] = Counter()
         self.workflows = Registrations(context.workflows, context.registered)
         self._head = position.head
@@ -302,6 +303,8 @@ class Fold:
         id = (tenant, record.instance)
         row = self.rows.get(id)
         decision = decide(row.state if row is not None else None, record, self._clock, source=source)  # type: ignore[arg-type]
+        if isinstance(record, Start) and record.done is not None and may_answer(tenant, record.done):
+            self.starters[id] = record.done
         if decision.events:
             self._repeated.add((*id, record.id))
             self._append(id, record, decision.events)

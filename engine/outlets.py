@@ -21,6 +21,7 @@ from runtara.protocol.messages import (
     Committed,
     Control,
     Done,
+    Ended,
     PauseControl,
     Resolved,
     ResumeControl,
@@ -29,7 +30,7 @@ from runtara.protocol.messages import (
 )
 
 from . import log as event_log
-from .dispatch import Answers, Mouth, RunDue, RunQueue, withdraw
+from .dispatch import Answers, Mouth, RunDue, RunQueue, Starters, withdraw
 from .fold import ClaimDue, Fold
 from .lifecycle import ControlDue, Effects, effects
 from .log import Ownership
@@ -65,6 +66,7 @@ class Outlets:
         self._group: asyncio.TaskGroup | None = None
         self._under_way: set[asyncio.Task[None]] = set()
         self._told: dict[tuple[str, str], float] = {}
+        self._starters = Starters()
         self.watch: Watcher | None = None
 
     async def run(self, caught_up: asyncio.Event) -> None:
@@ -77,11 +79,12 @@ class Outlets:
 
     def let_out(self, fold: Fold, anchor: Anchor) -> None:
         withdrawn: list[str] = []
-        for id, before in fold.before.items():
-            self._changed(before, fold.rows[id], withdrawn)
         answers = Answers()
         for answer in fold.answers:
             answers.add(answer.reply, answer.message)
+        self._starters.started(fold.starters)
+        for id, before in fold.before.items():
+            self._changed(before, fold.rows[id], withdrawn, answers)
         if withdrawn:
             self._start(self._withdraw_and_answer(withdrawn, answers))
             answers = Answers()
@@ -151,7 +154,7 @@ class Outlets:
         message = Superseded(instance=instance, attempt=attempt, nonce=nonce, reason=reason)
         self._mouth.say(self._subjects.control(tenant, worker), _encode(message))
 
-    def _changed(self, before: InstanceRow | None, after: InstanceRow, withdrawn: list[str]) -> None:
+    def _changed(self, before: InstanceRow | None, after: InstanceRow, withdrawn: list[str], answers: Answers) -> None:
         old, new = before.state if before is not None else None, after.state
         was, now = effects(old) if old is not None else Effects(), effects(new)
         if now.run_request is not None and now.run_request != was.run_request:
@@ -159,7 +162,7 @@ class Outlets:
         if now.purge is not None and now.purge != was.purge:
             withdrawn.append(self._run_subject(after, now.purge))
         if new.status.is_terminal and (old is None or not old.status.is_terminal):
-            self._say_done(after)
+            self._say_done(after, answers)
         self.control(after)
         if self.watch is not None:
             self.watch.changed(before, after)
@@ -168,7 +171,7 @@ class Outlets:
         state = row.state
         return self._subjects.run(state.options.runner, row.tenant, state.workflow, row.instance, attempt)
 
-    def _say_done(self, row: InstanceRow) -> None:
+    def _say_done(self, row: InstanceRow, answers: Answers) -> None:
         done = Done(
             status=row.state.status,
             version=row.state.version,
@@ -176,6 +179,9 @@ class Outlets:
             error=event_log.error_of(row),
         )
         self._mouth.say(self._subjects.done(row.tenant, row.instance), _encode(done))
+        starter = self._starters.ended((row.tenant, row.instance))
+        if starter is not None:
+            answers.add(starter, Ended(instance=row.instance, done=done))
 
     async def _withdraw_and_answer(self, subjects: list[str], answers: Answers) -> None:
         await self._runs.forget(set(subjects))

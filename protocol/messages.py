@@ -192,6 +192,13 @@ class Done(_Strict, frozen=True, kw_only=True):
     error: WireError | None = None
 
 
+class Ended(_Strict, frozen=True, kw_only=True):
+    """To whoever has just started `instance`."""
+
+    instance: str
+    done: Done
+
+
 # the API
 
 

@@ -66,11 +66,14 @@ class Command(Record, frozen=True, kw_only=True):
 
 
 class Start(Command, frozen=True, kw_only=True, tag="start"):
+    """`done`: an inbox of the sender's, to be told of the instance's end if that comes within a few seconds."""
+
     workflow: str
     input: Raw = Raw(b"{}")
     options: Options | None = None
     labels: dict[str, str] = {}
     parent: Parent | None = None
+    done: str | None = None
 
 
 class Signal(Command, frozen=True, kw_only=True, tag="signal"):
