@@ -3,10 +3,12 @@
 import asyncio
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from runtara.cli.parts import connect
 from runtara.cli.platform import LocalPlatform
 from runtara.protocol.messages import Status
 from runtara.sdk.client import Client
@@ -16,7 +18,7 @@ from .measure import Line, children_of, line, percentile, rss_mb
 Case = Callable[["OurBench"], Awaitable[list[Line]]]
 
 
-class Bench:
+class Bench(ABC):
     """What the cases share. `quick` makes them short: good enough to see that they work."""
 
     def __init__(self, *, quick: bool, runs: int) -> None:
@@ -26,9 +28,9 @@ class Bench:
     def scaled(self, count: int) -> int:
         return max(10, count // 20) if self.quick else count
 
+    @abstractmethod
     async def run(self, workflow: str, **input: object) -> Any:
         """Start a workflow of `workflows.py`, or a peer's twin of it, and wait for its result."""
-        raise NotImplementedError
 
 
 class OurBench(Bench):
@@ -41,6 +43,22 @@ class OurBench(Bench):
 
     async def run(self, workflow: str, **input: object) -> Any:
         return await (await self.client.start(workflow, input)).result()
+
+
+async def journal_alone(bench: OurBench) -> list[Line]:
+    """What the machine allows: one record after the other into a stream like the journal, and nothing else."""
+    settings, record = bench.platform.settings, b"[" + b"x" * 300 + b"]"
+    async with await connect(settings) as bus:
+        await bus.jetstream("STREAM.CREATE.BENCH", {"name": "BENCH", "subjects": ["bench"], "storage": "file"})
+        medians = []
+        for _ in range(bench.runs):
+            seconds = []
+            for _ in range(bench.scaled(1_000)):
+                began = time.perf_counter()
+                await bus.publish_acked("bench", record)
+                seconds.append(time.perf_counter() - began)
+            medians.append(percentile(seconds, 50) * 1_000)
+    return [line("for comparison: a record into NATS, acknowledged, p50", "ms", medians, budget=None, best="low")]
 
 
 async def sequential_steps(bench: Bench) -> list[Line]:
@@ -158,6 +176,7 @@ async def memory(bench: OurBench) -> list[Line]:
 
 
 CASES: dict[str, Case] = {
+    "journal": journal_alone,
     "sequential": sequential_steps,
     "many": many_at_once,
     "one-step": one_step_workflows,
