@@ -165,12 +165,14 @@ async def commit(connection: PgConnection, ownership: Ownership, fold: Fold, *, 
 async def _commit_small(
     connection: PgConnection, ownership: Ownership, fold: Fold, before: Anchor, after: Anchor
 ) -> None:
+    reshaped = [columns(row) for row in fold.reshaped]
+    grown = [grown_columns(row) for row in fold.grown]
     moved = await connection.fetchval(
-        sql.COMMIT_SMALL,
+        sql.COMMIT_SMALL[bool(reshaped), bool(grown)],
         *_advance_parameters(ownership, fold.position, before, after),
-        *_transposed(fold.events, len(sql.EVENT_COLUMNS)),
-        *_transposed([columns(row) for row in fold.reshaped], len(sql.INSTANCE_COLUMNS)),
-        *_transposed([grown_columns(row) for row in fold.grown], len(sql.GROWN_COLUMNS)),
+        *_transposed(fold.events),
+        *_transposed(reshaped),
+        *_transposed(grown),
     )
     if moved is None:
         raise PartitionLost(partition=ownership.partition)
@@ -217,10 +219,10 @@ async def _write(connection: PgConnection, partition: int, fold: Fold) -> None:
         await connection.copy_records_to_table("events", records=fold.events, columns=list(sql.EVENT_COLUMNS))
     if fold.reshaped:
         rows = [columns(row) for row in fold.reshaped]
-        await connection.execute(sql.UPSERT_INSTANCES, *_transposed(rows, len(sql.INSTANCE_COLUMNS)))
+        await connection.execute(sql.UPSERT_INSTANCES, *_transposed(rows))
     if fold.grown:
         rows = [grown_columns(row) for row in fold.grown]
-        await connection.execute(sql.UPDATE_GROWN, *_transposed(rows, len(sql.GROWN_COLUMNS)))
+        await connection.execute(sql.UPDATE_GROWN, *_transposed(rows))
     if fold.timers:
         await _write_timers(connection, partition, fold)
     if fold.workflows.changes:
@@ -241,9 +243,9 @@ async def _write(connection: PgConnection, partition: int, fold: Fold) -> None:
         )
 
 
-def _transposed(rows: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:
-    """Rows as columns, as `unnest` takes them."""
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+def _transposed(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
+    """Rows as columns, as `unnest` takes them. No rows have no columns."""
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 async def _write_timers(connection: PgConnection, partition: int, fold: Fold) -> None:
