@@ -70,7 +70,11 @@ class Memo(_Strict, frozen=True, kw_only=True):
 
 
 class Claimed(_Strict, frozen=True, kw_only=True, tag_field="type", tag="claimed"):
-    """The claim holds. `memos` up to `version`; if `more`, the rest comes from the API's `memos`."""
+    """The claim holds. `memos` up to `version`; if `more`, the rest comes from the API's `memos`.
+
+    `at` is the journal's time of the commit, by which the deadlines in memos are meant; `generation` counts retries
+    and continuations, which the ids of children are derived from.
+    """
 
     instance: str
     attempt: int
@@ -85,6 +89,8 @@ class Claimed(_Strict, frozen=True, kw_only=True, tag_field="type", tag="claimed
     pause: bool = False
     cancel: bool = False
     cancelling: bool = False
+    at: int = 0
+    generation: int = 0
 
 
 class Superseded(_Strict, frozen=True, kw_only=True, tag_field="type", tag="superseded"):
