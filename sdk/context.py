@@ -9,7 +9,7 @@ import hashlib
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
@@ -25,6 +25,7 @@ from .reports import Reports
 from .scope import FRAME
 from .step import spec_of
 from .values import encode
+from .waits import Waits
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,9 +53,10 @@ class Context:
 
     is_runtara_context: ClassVar[bool] = True  # among a step's arguments it does not count towards the key
 
-    def __init__(self, attempt: Attempt, operations: Operations, reports: Reports) -> None:
+    def __init__(self, attempt: Attempt, operations: Operations, waits: Waits, reports: Reports) -> None:
         self._attempt = attempt
         self._operations = operations
+        self._waits = waits
         self._reports = reports
 
     # what is recorded
@@ -110,6 +112,55 @@ class Context:
             yield
         finally:
             FRAME.reset(token)
+
+    # what waits
+
+    @overload
+    async def sleep(self, delay: timedelta, /) -> None: ...
+    @overload
+    async def sleep(self, key: str, delay: timedelta, /) -> None: ...
+    async def sleep(self, key: Any, delay: Any = None, /) -> None:
+        """Sleep for `delay`, which may be months: the deadline is in the log, counted once, whatever happens meanwhile.
+
+        An instance that only waits leaves its process (see `linger` of `@workflow`) and is woken. Without a key one is
+        made of the duration.
+        """
+        await self._waits.sleep(*_key_and(timedelta, key, delay))
+
+    @overload
+    async def durable_sleep(self, delay: timedelta, /) -> None: ...
+    @overload
+    async def durable_sleep(self, key: str, delay: timedelta, /) -> None: ...
+    async def durable_sleep(self, key: Any, delay: Any = None, /) -> None:
+        """Another name for `sleep`."""
+        await self._waits.sleep(*_key_and(timedelta, key, delay))
+
+    @overload
+    async def sleep_until(self, when: datetime, /) -> None: ...
+    @overload
+    async def sleep_until(self, key: str, when: datetime, /) -> None: ...
+    async def sleep_until(self, key: Any, when: Any = None, /) -> None:
+        """Sleep until `when`, by the platform's clock; not at all if that has passed. It needs a time zone."""
+        await self._waits.sleep_until(*_key_and(datetime, key, when))
+
+    @overload
+    async def wait_signal(
+        self, name: str, *, type: type[T], timeout: timedelta | None = None, key: str | None = None
+    ) -> T: ...
+    @overload
+    async def wait_signal(self, name: str, *, timeout: timedelta | None = None, key: str | None = None) -> Any: ...
+    async def wait_signal(
+        self, name: str, *, type: Any = Any, timeout: timedelta | None = None, key: str | None = None
+    ) -> Any:
+        """Wait for a signal of that name, and give its data, read as `type`. One that has come before counts.
+
+        Several signals of a name go to the waits for it in order. Two waits for one name at once need a `key` each.
+
+        Raises:
+            SignalTimeout: none came within `timeout`; the same after a resume. (It is a `TimeoutError`.)
+            InvalidInput: its data is no `type`.
+        """
+        return await self._waits.signal(name, timeout, type, key)
 
     # what is derived from tenant, instance and key, and needs no record
 
@@ -174,6 +225,14 @@ class Context:
             fn(*args)
         elif not loop.is_closed():
             loop.call_soon_threadsafe(fn, *args)
+
+
+def _key_and(kind: type[T], first: str | T, second: T | None) -> tuple[str | None, T]:
+    """The arguments of `fn([key,] value)`."""
+    key, value = (None, first) if second is None else (first, second)
+    if not isinstance(value, kind) or not (key is None or isinstance(key, str)):
+        raise TypeError(f"give a {kind.__name__}, or a key and a {kind.__name__}; not {first!r}, {second!r}")
+    return key, value
 
 
 def current() -> Context:

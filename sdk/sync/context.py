@@ -3,7 +3,7 @@
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, NoReturn, overload
 from uuid import UUID
 
@@ -68,6 +68,61 @@ class Context(Face[_Context]):
     def scope(self, name: str) -> AbstractContextManager[None]:
         """Put `<name>/` before the keys of all operations inside, for instance in the turns of a loop."""
         return self._inner.scope(name)
+
+    @overload
+    def sleep(self, delay: timedelta, /) -> None: ...
+
+    @overload
+    def sleep(self, key: str, delay: timedelta, /) -> None: ...
+
+    def sleep(self, key: Any, delay: Any = None, /) -> None:
+        """Sleep for `delay`, which may be months: the deadline is in the log, counted once, whatever happens meanwhile.
+
+        An instance that only waits leaves its process (see `linger` of `@workflow`) and is woken. Without a key one is
+        made of the duration.
+        """
+        self._call(lambda: self._inner.sleep(key, delay))
+
+    @overload
+    def durable_sleep(self, delay: timedelta, /) -> None: ...
+
+    @overload
+    def durable_sleep(self, key: str, delay: timedelta, /) -> None: ...
+
+    def durable_sleep(self, key: Any, delay: Any = None, /) -> None:
+        """Another name for `sleep`."""
+        self._call(lambda: self._inner.durable_sleep(key, delay))
+
+    @overload
+    def sleep_until(self, when: datetime, /) -> None: ...
+
+    @overload
+    def sleep_until(self, key: str, when: datetime, /) -> None: ...
+
+    def sleep_until(self, key: Any, when: Any = None, /) -> None:
+        """Sleep until `when`, by the platform's clock; not at all if that has passed. It needs a time zone."""
+        self._call(lambda: self._inner.sleep_until(key, when))
+
+    @overload
+    def wait_signal(
+        self, name: str, *, type: type[T], timeout: timedelta | None = None, key: str | None = None
+    ) -> T: ...
+
+    @overload
+    def wait_signal(self, name: str, *, timeout: timedelta | None = None, key: str | None = None) -> Any: ...
+
+    def wait_signal(
+        self, name: str, *, type: Any = Any, timeout: timedelta | None = None, key: str | None = None
+    ) -> Any:
+        """Wait for a signal of that name, and give its data, read as `type`. One that has come before counts.
+
+        Several signals of a name go to the waits for it in order. Two waits for one name at once need a `key` each.
+
+        Raises:
+            SignalTimeout: none came within `timeout`; the same after a resume. (It is a `TimeoutError`.)
+            InvalidInput: its data is no `type`.
+        """
+        return self._call(lambda: self._inner.wait_signal(name, type=type, timeout=timeout, key=key))
 
     def uuid(self, key: str) -> UUID:
         """The same UUID in every attempt."""

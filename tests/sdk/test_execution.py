@@ -9,8 +9,8 @@ import pytest
 from msgspec import Raw
 
 from runtara.protocol.errors import DuplicateKey, StateNotRepresentable, StateTooLarge
-from runtara.protocol.messages import Claimed
-from runtara.protocol.records import Cancelled, Checkpointed, Completed, Continued, Failed, Options, Suspended
+from runtara.protocol.messages import Claimed, Memo
+from runtara.protocol.records import Cancelled, Checkpointed, Completed, Continued, Failed, Options, Parked, Suspended
 from runtara.sdk import Context, Saved, step, sync, workflow
 from tests.support.outlet import MemoryOutlet, claimed, execution, run, run_until_killed
 
@@ -250,11 +250,12 @@ async def test_a_workflow_that_takes_too_long_fails_counted_from_its_first_attem
         await work(1)
         await asyncio.Event().wait()
 
-    first = await run_until_killed(slow, 1)
-    assert first.keys[0] == "~timeout"
-    memos = list(first.memos())
-    old = memos[0].__class__(key="~timeout", version=1, type="CheckpointSaved", data=Raw(b'{"kind":"step","value":1}'))
-    outlet = await run(slow, memos=[old, *memos[1:]])
+    first = await run_until_killed(slow, 2)
+    assert [(record.key, record.kind, record.for_us) for record in first.all(Parked)] == [
+        ("~timeout", "sleep", 60_000_000)
+    ]
+    over = Memo(key="~timeout", version=9, type="WaitResolved", data=Raw(b'{"outcome":"slept"}'))
+    outlet = await run(slow, memos=[*first.memos(), over])
     assert (outlet.last.error.code, outlet.last.error.attributes["seconds"]) == ("WorkflowTimeout", 60)
 
 
