@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+from datetime import timedelta
 from pathlib import Path
 
+from runtara.protocol.errors import SignalTimeout
 from runtara.sdk.context import Context
 from runtara.sdk.step import step
 from runtara.sdk.workflow import workflow
@@ -62,3 +64,60 @@ async def crash(ctx: Context) -> None:
     """Takes its process with it, every time."""
     os.write(2, b"this is the end\n")
     os._exit(3)
+
+
+@workflow(linger=timedelta(0))
+async def naps(ctx: Context, folder: str, seconds: float, times: int = 1) -> int:
+    """Leaves its process for each nap, with a step before and behind it."""
+    total = 0
+    for n in range(times):
+        total += await note(folder, 2 * n)
+        with ctx.scope(str(n)):
+            await ctx.sleep("nap", timedelta(seconds=seconds))
+        total += await note(folder, 2 * n + 1)
+    return total
+
+
+@workflow(linger=timedelta(minutes=5))
+async def dozes(ctx: Context, folder: str, seconds: float) -> int:
+    """Sleeps in memory."""
+    await note(folder, 0)
+    await ctx.sleep(timedelta(seconds=seconds))
+    return await note(folder, 1)
+
+
+@workflow(linger=timedelta(0))
+async def collect(ctx: Context, count: int, name: str = "item") -> list[object]:
+    """Waits for signals, one after another, outside of memory."""
+    return [await ctx.wait_signal(name) for _ in range(count)]
+
+
+@workflow(linger=timedelta(minutes=5))
+async def collect_in_memory(ctx: Context, count: int, name: str = "item") -> list[object]:
+    return [await ctx.wait_signal(name) for _ in range(count)]
+
+
+@workflow(linger=timedelta(0))
+async def approval(ctx: Context, seconds: float) -> str:
+    try:
+        return await ctx.wait_signal("approved", type=str, timeout=timedelta(seconds=seconds))
+    except SignalTimeout:
+        return "nobody"
+
+
+@workflow(linger=timedelta(0), timeout=timedelta(seconds=1))
+async def waits_too_long(ctx: Context) -> None:
+    await ctx.wait_signal("never")
+
+
+@workflow(linger=timedelta(0))
+async def waits_and_works(ctx: Context, folder: str, steps: int) -> object:
+    """A wait beside work: it stays in memory until the work is done."""
+
+    async def work() -> None:
+        for n in range(steps):
+            await note(folder, n)
+            await asyncio.sleep(0.02)
+
+    got, _ = await asyncio.gather(ctx.wait_signal("go"), work())
+    return got
