@@ -28,6 +28,7 @@ from runtara.protocol.events import SleepStarted, WaitResolved
 from runtara.protocol.messages import Claimed, Memo
 from runtara.protocol.records import Cancelled, Completed, Continued, Failed, Options, Parked, Report, Suspended
 
+from .children import Children
 from .context import Context
 from .failures import describe
 from .gate import Gate
@@ -114,7 +115,10 @@ class Execution:
             self._operations, gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
             clock=self._clock, fenced=partial(self.stop, "superseded"),
         )  # fmt: skip
-        self.context = Context(self, self._operations, self._waits, self._reports)
+        self._children = Children(
+            self._waits, self._memos, self._parks, instance=instance, generation=claim.generation if claim else 0
+        )
+        self.context = Context(self, self._operations, self._waits, self._children, self._reports)
         if claim is not None:
             self.confirm(claim)
 
@@ -217,6 +221,7 @@ class Execution:
         text = self.workflow.check_input(input)
         if self._gate.shut:
             await self._gate.passing()
+        await self._children.join()
         self._tell_unasked()
         self._end(Continued, input=text)
         raise asyncio.CancelledError("continued")
@@ -235,7 +240,10 @@ class Execution:
 
     async def _run_code(self) -> None:
         try:
-            result = await self._call()
+            try:
+                result = await self._call()
+            finally:
+                await self._children.join()
             text = self.workflow.encode_result(result)
         except (KeyboardInterrupt, GeneratorExit):
             raise

@@ -27,7 +27,7 @@ from runtara.protocol.events import (
     encode_data,
 )
 from runtara.protocol.messages import Memo
-from runtara.protocol.records import NO_DATA, Checkpointed, Custom, Report, StepFailure
+from runtara.protocol.records import NO_DATA, Checkpointed, Custom, Parked, Report, StepFailure
 
 from .keys import TIMEOUT_KEY, input_fingerprint, long_part
 
@@ -125,6 +125,14 @@ class Memos:
         """The outcome of a wait that this process knows before the engine has told it."""
         if key not in self._abandoned:
             self._outcomes.setdefault(key, outcome)
+
+    def child_requested(self, record: Parked, child: str) -> None:
+        """This attempt has asked for a child."""
+        assert record.child is not None
+        event = ChildRequested(child=child, request=record.child)
+        memo = Memo(key=record.key, version=0, type=ChildRequested.__name__, data=Raw(encode_data(event)))
+        self._opens[record.key] = memo
+        self._asked.add(record.key)
 
     def abandon(self, key: str) -> None:
         """The wait was given up: it has no outcome, and another one needs another key."""

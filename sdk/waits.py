@@ -39,6 +39,7 @@ class Waits:
         fenced: Fenced,
     ) -> None:  # fmt: skip
         self._operations = operations
+        self.keys = operations.keys
         self._gate = gate
         self._reports = reports
         self._memos = memos
@@ -88,42 +89,52 @@ class Waits:
     # how each begins
 
     async def _sleep(self, key: str | None, name: str, due: float | None, **how_long: int) -> None:
-        found, full = await self._key(key, name)
+        found, full = await self.key(key, name)
         outcome = self._memos.answer(found)
         opened = self._memos.opened(found)
         if outcome is None and isinstance(opened, SleepStarted):
             due = self._clock.loop_time(opened.due_us)
         self._check(found, opened, SleepStarted)
         if outcome is None:
-            record = None if opened is not None else self._parked(found, kind="sleep", **how_long)
+            record = None if opened is not None else self.parked(found, kind="sleep", **how_long)
             outcome = await self._wait(found, full, record, due)
         _as_wait(found, outcome)
 
     async def _signal(self, name: str, micros: int | None, key: str | None) -> tuple[Waited, str]:
-        found, full = await self._key(key, f"signal~{name}")
+        found, full = await self.key(key, f"signal~{name}")
         outcome = self._memos.answer(found)
         opened = self._memos.opened(found)
         self._check(found, opened, WaitStarted)
         if isinstance(opened, WaitStarted) and opened.name != name:
             raise KeyMismatch(key=found, reason=f"it is a wait for the signal {opened.name!r}")
         if outcome is None:
-            record = None if opened is not None else self._parked(found, kind="signal", name=name, for_us=micros)
+            record = None if opened is not None else self.parked(found, kind="signal", name=name, for_us=micros)
             outcome = await self._wait(found, full, record, None)
         return _as_wait(found, outcome), found
 
     # shared
 
-    async def _key(self, key: str | None, name: str) -> tuple[str, str]:
+    async def key(self, key: str | None, name: str) -> tuple[str, str]:
+        """The key of a wait, once the gate is open, and the one to release when it is given up."""
         frame = FRAME.get()
+        await self.passing()
+        return self.keys.of_wait(frame.prefix, key, name, self._memos.is_abandoned)
+
+    async def automatic_key(self, name: str, fingerprint: str) -> str:
+        prefix = FRAME.get().prefix
+        await self.passing()
+        return self.keys.automatic(prefix, name, fingerprint)[0]
+
+    async def passing(self) -> None:
         if self._gate.shut:
-            await self._gate.passing(in_step=frame.in_step)
-        return self._operations.keys.of_wait(frame.prefix, key, name, self._memos.is_abandoned)
+            await self._gate.passing(in_step=FRAME.get().in_step)
 
     def _check(self, key: str, opened: Open | None, kind: type[Open]) -> None:
         if opened is not None and not isinstance(opened, kind):
             raise KeyMismatch(key=key, reason="it is another kind of wait")
 
-    def _parked(self, key: str, **fields: Any) -> Parked:
+    def parked(self, key: str, **fields: Any) -> Parked:
+        """A record that must be said at once."""
         return self._reports.make(Parked, key=key, **fields)
 
     async def _wait(self, found: str, full: str, record: Parked | None, due: float | None) -> Waited:
@@ -131,7 +142,7 @@ class Waits:
         self._operations.replaying = False
         try:
             if record is not None:
-                await self._stored(record)
+                await self.say(record)
             known = self._memos.answer(found)  # it may have come before the acknowledgement
             return known if isinstance(known, Waited) else await self._parks.outcome(found, due=due)
         except asyncio.CancelledError:
@@ -139,9 +150,14 @@ class Waits:
                 self._give_up(found, full)
             raise
 
-    async def _stored(self, record: Parked) -> None:
+    async def say(self, record: Parked, *, child: str | None = None) -> None:
+        """Until the journal has it. Whoever asks for the key in this attempt finds it begun."""
+        self._operations.replaying = False
+        sent = self._reports.send(record, "journal")
+        if child is not None:
+            self._memos.child_requested(record, child)
         try:
-            await self._reports.send(record, "journal")
+            await sent
         except asyncio.CancelledError:
             raise
         except Exception as exc:
@@ -151,7 +167,7 @@ class Waits:
     def _give_up(self, found: str, full: str) -> None:
         """The code no longer waits. Whoever asks for this key again begins another wait."""
         self._memos.abandon(found)
-        self._operations.keys.release(full)
+        self.keys.release(full)
         self._reports.send(self._reports.make(Unparked, key=found), "journal")
 
 

@@ -4,13 +4,16 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, NoReturn, overload
+from typing import Any, ClassVar, Generic, NoReturn, overload
 from uuid import UUID
 
+from ..children import OnEnd
+from ..context import Child as _Child
 from ..context import Context as _Context
 from ..context import Level, P, R, T
 from ..operations import Saved
 from ..ports import Durability, Why
+from ..starts import Startable
 from .face import Face
 
 
@@ -124,6 +127,92 @@ class Context(Face[_Context]):
         """
         return self._call(lambda: self._inner.wait_signal(name, type=type, timeout=timeout, key=key))
 
+    @overload
+    def call(self, workflow: Startable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    def call(
+        self,
+        workflow: Startable[..., R],
+        /,
+        *args: Any,
+        key: str | None,
+        id: str | None = None,
+        on_end: OnEnd = ...,
+        **kwargs: Any,
+    ) -> R: ...
+
+    @overload
+    def call(
+        self, workflow: Startable[..., R], /, *args: Any, id: str | None, on_end: OnEnd = ..., **kwargs: Any
+    ) -> R: ...
+
+    @overload
+    def call(self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, **kwargs: Any) -> R: ...
+
+    @overload
+    def call(
+        self,
+        workflow: str,
+        input: Mapping[str, object] | None = None,
+        /,
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        on_end: OnEnd = ...,
+    ) -> Any: ...
+
+    def call(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a workflow as a child and wait for its result: once, however often this code is run again.
+
+        A `Workflow` with its arguments, or a workflow's name with its input by parameter. `key` is made of the input
+        unless given, and the child's `id` of the key; `on_end` says what becomes of it when this instance ends first:
+        `"cancel"` it (default), `"leave"` it, or `"wait"` for it.
+
+        Raises:
+            ChildFailed: it failed, or could not be started. ChildCancelled: it was cancelled.
+        """
+        return self._call(lambda: self._inner.call(workflow, *args, **kwargs))
+
+    @overload
+    def start_child(self, workflow: Startable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Child[R]": ...
+
+    @overload
+    def start_child(
+        self,
+        workflow: Startable[..., R],
+        /,
+        *args: Any,
+        key: str | None,
+        id: str | None = None,
+        on_end: OnEnd = ...,
+        **kwargs: Any,
+    ) -> "Child[R]": ...
+
+    @overload
+    def start_child(
+        self, workflow: Startable[..., R], /, *args: Any, id: str | None, on_end: OnEnd = ..., **kwargs: Any
+    ) -> "Child[R]": ...
+
+    @overload
+    def start_child(self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, **kwargs: Any) -> "Child[R]": ...
+
+    @overload
+    def start_child(
+        self,
+        workflow: str,
+        input: Mapping[str, object] | None = None,
+        /,
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        on_end: OnEnd = ...,
+    ) -> "Child[Any]": ...
+
+    def start_child(self, workflow: Any, /, *args: Any, **kwargs: Any) -> "Child[Any]":
+        """Start a child as `call` does, and go on; returns when the journal has the request."""
+        return Child(self._call(lambda: self._inner.start_child(workflow, *args, **kwargs)), self._host)
+
     def uuid(self, key: str) -> UUID:
         """The same UUID in every attempt."""
         return self._inner.uuid(key)
@@ -166,3 +255,16 @@ class Context(Face[_Context]):
     def stopping(self) -> Why | None:
         """Why the instance must leave its process, once it must."""
         return self._inner.stopping
+
+
+class Child(Face[_Child[R]], Generic[R]):
+    """A child workflow that this instance has started. `R` is what it returns."""
+
+    @property
+    def id(self) -> str:
+        """The child's id, by which a client reaches it."""
+        return self._inner.id
+
+    def result(self) -> R:
+        """Wait for its end. Raises `ChildFailed`, `ChildCancelled`; the same in every attempt."""
+        return self._call(lambda: self._inner.result())
