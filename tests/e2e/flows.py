@@ -4,8 +4,9 @@ import asyncio
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
-from runtara.protocol.errors import SignalTimeout
+from runtara.protocol.errors import ChildCancelled, ChildFailed, SignalTimeout
 from runtara.sdk.context import Context
 from runtara.sdk.step import step
 from runtara.sdk.workflow import workflow
@@ -121,3 +122,40 @@ async def waits_and_works(ctx: Context, folder: str, steps: int) -> object:
 
     got, _ = await asyncio.gather(ctx.wait_signal("go"), work())
     return got
+
+
+@workflow
+async def double(ctx: Context, n: int) -> int:
+    return n * 2
+
+
+@workflow
+async def fan_out(ctx: Context, count: int) -> int:
+    """The sum of what many children return."""
+    return sum(await asyncio.gather(*(ctx.call(double, n=n) for n in range(count))))
+
+
+@workflow(linger=timedelta(0))
+async def parent(ctx: Context, child: str, on_end: Literal["cancel", "leave", "wait"] = "cancel") -> str:
+    """Starts a child that waits for a signal `item`, and tells how that ended."""
+    started = await ctx.start_child("collect", {"count": 1}, id=child, on_end=on_end)
+    if on_end != "cancel":
+        return started.id
+    try:
+        return f"got {await started.result()}"
+    except ChildCancelled:
+        return "cancelled"
+
+
+@workflow(linger=timedelta(0))
+async def unlucky_parent(ctx: Context, child: str) -> str:
+    try:
+        await ctx.call(child, {"why": "it had to"})
+    except ChildFailed as exc:
+        return f"{exc.attributes['type']}: {exc.attributes['message']}"
+    return "no error"
+
+
+@workflow
+async def collect_from_failing(ctx: Context) -> None:
+    await ctx.call(fail, why="always")
