@@ -10,13 +10,12 @@ thread.
 Stopping: `superseded` and `cancel` end the attempt at once. `pause` and `drain` are polite (see `gate`). User code
 is unwound after the last record's acknowledgement.
 
-Where the waiting operations will slot in: `Operations` parks on a future kept by key; `resolved(memo)` sets it;
-an idle watch (all of `Residents` blocked in parks) calls `_end(Suspended, reason="parked", keys=…)`.
+Leaving memory: an instance that only waits (`idle`) is suspended on the keys that it is blocked on once it has done so
+for `linger`; so is one that is asked to leave while it only waits.
 """
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
 from functools import partial
@@ -25,25 +24,31 @@ from typing import Any, Final, NoReturn, TypeVar
 from msgspec import Raw
 
 from runtara.protocol.errors import Stopped, WorkflowTimeout
-from runtara.protocol.messages import Claimed
-from runtara.protocol.records import Cancelled, Completed, Continued, Failed, Options, Report, Suspended
+from runtara.protocol.events import SleepStarted, WaitResolved
+from runtara.protocol.messages import Claimed, Memo
+from runtara.protocol.records import Cancelled, Completed, Continued, Failed, Options, Parked, Report, Suspended
 
+from .children import Children
 from .context import Context
 from .failures import describe
 from .gate import Gate
+from .idle import Idleness, IdleWatch
 from .keys import TIMEOUT_KEY
 from .memos import Memos
 from .operations import Operations
+from .parks import Parks
 from .ports import Durability, Outlet, Why
 from .reports import Reports
 from .scope import FRAME, Frame, enter_process, leave_process
 from .signature import StepSpec
 from .sync.context import Context as BlockingContext
 from .tasks import Residents, track_tasks
-from .threads import THREADS, Portal, Result
+from .threads import Portal, Result
+from .waits import Waits
 from .workflow import Workflow
 
 R = TypeVar("R")
+LINGER_SECONDS: Final = 2.0
 MAX_STEP_THREADS: Final = 32  # `def` steps of one instance that run at once beside an async workflow
 logger: Final = logging.getLogger("runtara.sdk")
 
@@ -55,6 +60,8 @@ class Execution:
         claim: the answer to the claim, with all its memos (the host has followed `more`). None: an optimistic
             start of attempt 1, whose answer comes to `confirm`.
         durability: the worker's default for operations.
+        watch: looks for idle instances; one for all of a process.
+        on_idle: told when the instance only waits, and when it no longer does.
     """
 
     def __init__(
@@ -71,6 +78,8 @@ class Execution:
         outlet: Outlet,
         claim: Claimed | None = None,
         durability: Durability | None = None,
+        watch: IdleWatch | None = None,
+        on_idle: Callable[[bool], None] | None = None,
     ) -> None:
         self.workflow = workflow
         self.tenant = tenant
@@ -88,16 +97,28 @@ class Execution:
         self._confirmed = asyncio.Event()
         self._deadline: asyncio.TimerHandle | None = None
         self._step_threads = asyncio.Semaphore(MAX_STEP_THREADS)
-        self._residents = Residents(instance)
+        self._residents = Residents(instance, self.portal, on_end=self._look_for_idleness)
         self._gate = Gate(self._leave)
         self._memos = Memos(claim.memos, claim.now_us) if claim else Memos()
         self._reports = Reports(outlet, instance=instance, attempt=attempt, nonce=nonce)
+        self._parks = Parks(self._gate, self._memos, on_parked=self._look_for_idleness, on_woken=self._on_woken)
+        self._idleness = Idleness(
+            self, self._residents, self._parks, watch or IdleWatch(self.loop),
+            linger=linger_seconds(options, workflow.options), leave=self._suspend, on_change=on_idle,
+        )  # fmt: skip
         self._operations = Operations(
             gate=self._gate, reports=self._reports, memos=self._memos, in_thread=self._in_step_thread,
             portal=self.portal, fenced=partial(self.stop, "superseded"), confirmed=self._confirmed,
             default=options.durability or workflow.options.durability or durability,
         )  # fmt: skip
-        self.context = Context(self, self._operations, self._reports)
+        self._waits = Waits(
+            self._operations, gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
+            fenced=partial(self.stop, "superseded"),
+        )  # fmt: skip
+        self._children = Children(
+            self._waits, self._memos, self._parks, instance=instance, generation=claim.generation if claim else 0
+        )
+        self.context = Context(self, self._operations, self._waits, self._children, self._reports)
         if claim is not None:
             self.confirm(claim)
 
@@ -124,6 +145,7 @@ class Execution:
     def confirm(self, claim: Claimed) -> None:
         """The claim holds."""
         self._confirmed.set()
+        self._memos.clock.seen(claim.now_us)
         if claim.cancel or claim.cancelling:
             self.stop("cancel")
         elif claim.pause:
@@ -147,6 +169,23 @@ class Execution:
         """The pause was taken back before it was obeyed."""
         if self._gate.why == "pause":
             self._gate.reopen()
+
+    def resolved(self, memo: Memo) -> None:
+        """A wait has its outcome."""
+        if self._gate.frozen or memo.type != WaitResolved.__name__:
+            return
+        self._parks.resolve(memo)
+        if memo.key == TIMEOUT_KEY:
+            self._time_out()
+
+    def leave_if_idle(self) -> None:
+        """Memory is short: do not linger."""
+        if not self._gate.frozen:
+            self._idleness.leave_now()
+
+    def waits_longer_than(self, seconds: float) -> bool:
+        """Whether code has waited for so long since this was last asked: a word to it may have been lost."""
+        return not self._gate.frozen and self._parks.is_overdue(seconds)
 
     @property
     def frozen(self) -> bool:
@@ -176,12 +215,13 @@ class Execution:
     async def run_in_thread(self, fn: Callable[[], R]) -> R:
         if self._gate.shut:
             await self._gate.passing()
-        return (await self._in_thread(fn)).get()
+        return (await self._residents.in_a_thread(fn)).get()
 
     async def continue_as(self, input: dict[str, object]) -> NoReturn:
         text = self.workflow.check_input(input)
         if self._gate.shut:
             await self._gate.passing()
+        await self._children.join()
         self._tell_unasked()
         self._end(Continued, input=text)
         raise asyncio.CancelledError("continued")
@@ -200,7 +240,10 @@ class Execution:
 
     async def _run_code(self) -> None:
         try:
-            result = await self._call()
+            try:
+                result = await self._call()
+            finally:
+                await self._children.join()
             text = self.workflow.encode_result(result)
         except (KeyboardInterrupt, GeneratorExit):
             raise
@@ -217,21 +260,39 @@ class Execution:
         if self.workflow.colour == "async":
             return await self.workflow.fn(self.context, **arguments)
         context = BlockingContext(self.context, self)
-        return (await self._in_thread(lambda: self.workflow.fn(context, **arguments))).get()
-
-    async def _in_thread(self, fn: Callable[[], R]) -> Result[R]:
-        finished = THREADS.submit(fn, self.loop)
-        self._residents.adopt_thread(finished)
-        return await asyncio.shield(finished)
+        return (await self._residents.in_a_thread(lambda: self.workflow.fn(context, **arguments))).get()
 
     async def _in_step_thread(self, fn: Callable[[], R]) -> Result[R]:
         async with self._step_threads:
-            return await self._in_thread(fn)
+            return await self._residents.in_a_thread(fn)
+
+    # waiting
+
+    def _look_for_idleness(self) -> None:
+        if self._parks.waiting and not self._gate.frozen:
+            self._idleness.look_soon()
+
+    def _on_woken(self) -> None:
+        self._idleness.woken()
 
     # the end
 
     def _leave(self) -> None:
-        self._end(Suspended, reason="pause" if self._gate.why == "pause" else "released")
+        """If it only waits, nobody needs to go on with it until something happens."""
+        keys = self._idleness.keys()
+        if self._gate.why == "pause":
+            self._end(Suspended, reason="pause", keys=self._with_timeout(keys))
+        elif keys:
+            self._suspend(keys)
+        else:
+            self._end(Suspended, reason="released")
+
+    def _suspend(self, keys: tuple[str, ...]) -> None:
+        self._end(Suspended, reason="parked", keys=self._with_timeout(keys))
+
+    def _with_timeout(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+        """The end of its time wakes the instance, too."""
+        return (*keys, TIMEOUT_KEY) if keys and self._time_allowed is not None else keys
 
     def _end(self, kind: type[Report], *, why: Why | None = None, **fields: Any) -> None:
         """Decide the last record. What comes later has no effect."""
@@ -249,6 +310,7 @@ class Execution:
     def _finish(self, acknowledged: asyncio.Future[int] | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        self._idleness.woken()
         if not self._ended.done():
             self._ended.set_result(acknowledged)
 
@@ -271,19 +333,31 @@ class Execution:
     # the workflow's time-out
 
     def _limit_time(self) -> None:
-        """The time counts, by the journal's clock, from when the first attempt's start was recorded."""
-        micros = self._options.timeout_us or self.workflow.options.timeout_us
+        """The time is a durable sleep, begun by the first attempt: it goes on while the instance is suspended."""
+        micros = self._time_allowed
         if micros is None:
             return
-        started = self._memos.recorded_at(TIMEOUT_KEY)
-        if started is None:
-            seconds = micros / 1e6
-            data = b'{"kind":"step","value":' + str(time.time_ns() // 1000).encode() + b"}"
-            self._reports.send(self._reports.checkpointed(TIMEOUT_KEY, data), "journal")
+        opened = self._memos.opened(TIMEOUT_KEY)
+        if self._memos.answer(TIMEOUT_KEY) is not None:
+            self._time_out()
+            return
+        due: float | None = self.loop.time() + micros / 1e6
+        if isinstance(opened, SleepStarted):
+            due = self._parks.loop_time(opened.due_us)
         else:
-            seconds = self._memos.clock.seconds_until(started + micros)
-        self._deadline = self.loop.call_later(max(seconds, 0), self._time_out, micros / 1e6)
+            self._reports.send(self._reports.make(Parked, key=TIMEOUT_KEY, kind="sleep", for_us=micros), "journal")
+        self._deadline = self.loop.call_at(due, self._time_out) if due is not None else None
 
-    def _time_out(self, seconds: float) -> None:
-        error = WorkflowTimeout(instance=self.instance, seconds=seconds).to_wire()
+    @property
+    def _time_allowed(self) -> int | None:
+        return self._options.timeout_us or self.workflow.options.timeout_us
+
+    def _time_out(self) -> None:
+        error = WorkflowTimeout(instance=self.instance, seconds=(self._time_allowed or 0) / 1e6).to_wire()
         self._end(Failed, error=error)
+
+
+def linger_seconds(options: Options, defaults: Options) -> float:
+    """How long an instance that only waits stays in memory."""
+    micros = options.linger_us if options.linger_us is not None else defaults.linger_us
+    return LINGER_SECONDS if micros is None else micros / 1e6
