@@ -343,7 +343,7 @@ class Execution:
             return
         due: float | None = self.loop.time() + micros / 1e6
         if isinstance(opened, SleepStarted):
-            due = self._parks.loop_time(opened.due_us)
+            due = self._memos.loop_time(opened.due_us)
         else:
             self._reports.send(self._reports.make(Parked, key=TIMEOUT_KEY, kind="sleep", for_us=micros), "journal")
         self._deadline = self.loop.call_at(due, self._time_out) if due is not None else None

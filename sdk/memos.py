@@ -5,6 +5,7 @@ never asked for can be told at the end. That an operation waits (sleep, signal, 
 table of their own, beside that of the outcomes, into which WaitResolved goes. A wait that was given up has none.
 """
 
+import asyncio
 from collections.abc import Iterable
 from typing import Final
 
@@ -154,6 +155,12 @@ class Memos:
             return None
         self._asked.add(key)
         return _opened(memo)
+
+    def loop_time(self, due_us: int) -> float | None:
+        """When the journal's clock will show `due_us`, by the running loop's; None if it was never seen."""
+        if not self.clock.is_known:
+            return None
+        return asyncio.get_running_loop().time() + self.clock.seconds_until(due_us)
 
     def answer(self, key: str) -> Outcome | None:
         """The outcome recorded under `key`, which counts as asked for."""

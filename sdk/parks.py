@@ -56,11 +56,6 @@ class Parks:
             await self._gate.passing()
         return outcome
 
-    def loop_time(self, due_us: int) -> float | None:
-        """When the journal's clock shows `due_us`, by the loop's clock; None if it was never seen."""
-        clock = self._memos.clock
-        return self._loop.time() + clock.seconds_until(due_us) if clock.is_known else None
-
     def resolve(self, memo: Memo) -> None:
         """The engine has told the outcome of a wait."""
         self._memos.add(memo)
