@@ -2,7 +2,7 @@
 
 import typer
 
-from . import audit, instances, local, parts, workflows
+from . import audit, instances, local, parts, retention, workflows
 
 app = typer.Typer(
     name="runtara",
@@ -35,4 +35,6 @@ app.command("retry")(instances.retry)
 app.command("signal")(instances.signal)
 
 app.add_typer(workflows.app, name="workflow")
+audit.app.command("export")(retention.export)
+audit.app.command("archive")(retention.archive)
 app.add_typer(audit.app, name="audit")

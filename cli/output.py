@@ -24,6 +24,11 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
+def error_console() -> Console:
+    """For progress and questions: stdout is for results."""
+    return Console(stderr=True, highlight=False)
+
+
 def rfc3339(at_us: int | None) -> str | None:
     if at_us is None:
         return None
