@@ -11,6 +11,7 @@ import typer
 
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import InvalidInput
+from runtara.protocol.messages import Status
 
 from .completion import complete_instance, complete_workflow
 
@@ -21,6 +22,11 @@ WorkflowName = Annotated[
     str, typer.Argument(metavar="WORKFLOW", help="A workflow's name.", autocompletion=complete_workflow)
 ]
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="A label; may be repeated.")]
+OfStatus = Annotated[Status | None, typer.Option("--status", help="Only those in this status.")]
+OfWorkflow = Annotated[
+    str | None,
+    typer.Option("--workflow", metavar="W", help="Only those of this workflow.", autocompletion=complete_workflow),
+]
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the log.")]
 STDIN: Final = "-"
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

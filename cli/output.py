@@ -84,6 +84,14 @@ def status_text(status: Status) -> Text:
     return Text(status.value, style=_COLOURS[status])
 
 
+def print_status(id: str, status: Status, *, as_json: bool) -> None:
+    """What a command left an instance in."""
+    if as_json:
+        print_json({"id": id, "status": status})
+    else:
+        console().print(f"{id}  ", status_text(status), sep="")
+
+
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:

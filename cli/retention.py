@@ -34,7 +34,7 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-File = Annotated[str, typer.Argument(metavar="[FILE]", help="Where to; - is standard output.")]
+File = Annotated[str, typer.Argument(metavar="FILE", help="Where to; - is standard output.")]
 OfTenant = Annotated[str | None, typer.Option("--tenant", metavar="ID", help="Only this tenant (default: all).")]
 OfInstances = Annotated[
     list[str] | None,
@@ -143,8 +143,8 @@ def _opened(file: str) -> Iterator[BinaryIO]:
 
 
 def archive(
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder that gets the files.", file_okay=False)],
     older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help="Ended so long ago: 30d, 12h, 8w.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="The folder that gets the files.")] = None,
     status: Annotated[str, typer.Option("--status", metavar="S,S…", help="How they ended.")] = ENDED,
     tenant: OfTenant = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
@@ -156,6 +156,8 @@ def archive(
     what was archived. Ids of archived instances are never used again. Engines may go on running.
     """
     age = parse_age(older_than, "--older-than")
+    if to is None and not dry_run:
+        raise typer.BadParameter("give the folder that gets the files, or --dry-run", param_hint="--to")
 
     async def go() -> None:
         from runtara.engine.archive import Policy, archive, summary
@@ -163,7 +165,7 @@ def archive(
         before = time.time_ns() // 1_000 - int(age.total_seconds()) * 1_000_000
         policy = Policy(before_us=before, statuses=_statuses(status), tenant=tenant)
         async with database(size=2) as pool:
-            if dry_run:
+            if dry_run or to is None:
                 _print_summary(await summary(pool, policy), as_json=as_json)
                 return
             async with progress("archive") as advance:
