@@ -10,9 +10,14 @@ from typing import Any
 
 from runtara.cli.parts import connect
 from runtara.cli.platform import LocalPlatform
+from runtara.infra.postgres import PgConnection
+from runtara.projections.audit import verify
+from runtara.projections.refold import replay
+from runtara.projections.verdict import Verdict
 from runtara.protocol.messages import Status
 from runtara.sdk.client import Client
 
+from .logs import long_log
 from .measure import Line, children_of, line, percentile, rss_mb
 
 Case = Callable[["OurBench"], Awaitable[list[Line]]]
@@ -175,6 +180,26 @@ async def memory(bench: OurBench) -> list[Line]:
     ]
 
 
+async def audits(bench: OurBench) -> list[Line]:
+    """In this process, over a log of its own: made by the fold, 24 events an instance, 100 instances interleaved."""
+    replayed, verified = [], []
+    async with long_log(bench.platform.settings.require_database_url(), "auditlog", bench.scaled(200_000)) as log:
+        for _ in range(bench.runs):
+            replayed.append(await _events_a_second(replay, log))
+            verified.append(await _events_a_second(verify, log))
+    return [
+        line("audit replay of 200,000 events", "events/s", replayed, budget=50_000, best="high"),
+        line("audit verify of 200,000 events", "events/s", verified, budget=50_000, best="high"),
+    ]
+
+
+async def _events_a_second(check: Callable[[Any], Awaitable[Verdict]], log: PgConnection) -> float:
+    began = time.perf_counter()
+    verdict = await check(log)
+    assert verdict.is_clean, verdict.findings
+    return verdict.events / (time.perf_counter() - began)
+
+
 CASES: dict[str, Case] = {
     "journal": journal_alone,
     "sequential": sequential_steps,
@@ -186,4 +211,5 @@ CASES: dict[str, Case] = {
     "resume": resume_cost,
     "large": large_state,
     "memory": memory,
+    "audit": audits,
 }

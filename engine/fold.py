@@ -19,7 +19,7 @@ from msgspec import Raw
 
 from runtara.projections.instances import InstanceRow, only_grew, project
 from runtara.protocol.chain import canonical, event_hash, next_head
-from runtara.protocol.errors import RuntaraError, UnknownWorkflow, WireError
+from runtara.protocol.errors import InstanceArchived, RuntaraError, UnknownWorkflow, WireError
 from runtara.protocol.events import AnyEvent, AttemptLost, CheckpointSaved, WaitResolved, encode_data
 from runtara.protocol.frames import Rejection, encode_record
 from runtara.protocol.ids import partition_of
@@ -137,11 +137,15 @@ class TimerChanges(msgspec.Struct, frozen=True):
 
 
 class Fold:
-    """`rows` holds every existing instance that the frames name; it is changed in place as the fold goes on."""
+    """`rows` holds every existing instance that the frames name; it is changed in place as the fold goes on.
+
+    `retired`: those they name that are in an archive (its name), whose ids are never used again.
+    """
 
     def __init__(self, position: Position, rows: dict[Id, InstanceRow], context: Context) -> None:
         self.context = context
         self.rows = rows
+        self.retired: dict[Id, str] = {}
         self.before: dict[Id, InstanceRow | None] = {}
         self.events: list[tuple[object, ...]] = []
         self.outbox: list[OutboxRow] = []
@@ -182,6 +186,11 @@ class Fold:
     @property
     def changed(self) -> dict[Id, InstanceRow]:
         return {id: self.rows[id] for id in self.before}
+
+    @property
+    def revived(self) -> list[Id]:
+        """Those that had ended and go on: the only rows that somebody else may take away meanwhile."""
+        return [id for id, row in self.before.items() if row is not None and row.state.status.is_terminal]
 
     @property
     def reshaped(self) -> list[InstanceRow]:
@@ -311,6 +320,8 @@ class Fold:
 
     def _decide_command(self, frame: Frame, source: Source, tenant: str, record: Command) -> RuntaraError | None:
         id = (tenant, record.instance)
+        if id in self.retired and isinstance(record, Start):
+            return InstanceArchived(instance=record.instance, archive=self.retired[id])
         row = self.rows.get(id)
         decision = decide(row.state if row is not None else None, record, self._clock, source=source)  # type: ignore[arg-type]
         if isinstance(record, Start) and record.done is not None and may_answer(tenant, record.done):
@@ -373,6 +384,8 @@ class Fold:
     def _decide(self, frame: Frame, source: Source, tenant: str, record: AnyRecord) -> tuple[str, str]:
         """Decide one record and append its events; what became of it, and why."""
         id = (tenant, record.instance)
+        if id in self.retired and isinstance(record, Registered):
+            return "stale", str(InstanceArchived(instance=record.instance, archive=self.retired[id]))
         row = self.rows.get(id)
         decision = decide(row.state if row is not None else None, record, self._clock, source=source)
         if decision.events:

@@ -173,8 +173,9 @@ class Folding:
         if not (missing or commands):
             return
         async with self._platform.pool.acquire() as connection:
-            for row in await event_log.load_rows(connection, missing):
-                fold.rows[row.tenant, row.instance] = row
+            rows, retired = await event_log.load_known(connection, missing)
+            fold.rows.update({(row.tenant, row.instance): row for row in rows})
+            fold.retired.update(retired)
             repeatable = [command for command in commands if command[:2] in fold.rows]
             fold.learn_repeated(await event_log.repeated_commands(connection, repeatable))
             if tenants:

@@ -16,6 +16,9 @@ RENEW: Final = """
 UPDATE partitions SET lease_until = now() + make_interval(secs => $3) WHERE id = $1 AND owner = $2 RETURNING id
 """
 
+# Whoever owns it is no longer the owner, waits for no lease, and drops what it has in memory.
+SEIZE: Final = "UPDATE partitions SET owner = $2, lease_until = now() + make_interval(secs => $3) WHERE id = $1"
+
 RELEASE: Final = "UPDATE partitions SET lease_until = now(), owner = NULL WHERE id = $1 AND owner = $2"
 
 # The other engines that live, and how many partitions they own; those that have died are swept away meanwhile.
@@ -48,23 +51,25 @@ INSTANCE_COLUMNS: Final = {
     "updated_at": "bigint", "wake_at": "bigint", "input": "json", "result": "json", "error": "json",
     "progress": "json", "state": "json", "hash": "bytea",
 }  # fmt: skip
-_FIXED: Final = {"tenant", "instance", "partition", "workflow", "parent", "labels", "created_at"}
-_UPDATES: Final = ", ".join(f"{name} = excluded.{name}" for name in INSTANCE_COLUMNS if name not in _FIXED)
+_KEY: Final = {"tenant", "instance"}
+_FIXED: Final = {*_KEY, "partition", "workflow", "parent", "labels", "created_at"}
 
 
 def _arrays(columns: dict[str, str], first: int) -> str:
     return ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(columns.values(), start=first))
 
 
-def _upsert_instances(first: int, condition: str = "") -> str:
+def _upsert_instances(first: int, condition: str = "", fixed: set[str] = _FIXED) -> str:
+    updates = ", ".join(f"{name} = excluded.{name}" for name in INSTANCE_COLUMNS if name not in fixed)
     return f"""
 INSERT INTO instances ({", ".join(INSTANCE_COLUMNS)})
 SELECT * FROM unnest({_arrays(INSTANCE_COLUMNS, first)}) {condition}
-ON CONFLICT (tenant, instance) DO UPDATE SET {_UPDATES}
+ON CONFLICT (tenant, instance) DO UPDATE SET {updates}
 """
 
 
 UPSERT_INSTANCES: Final = _upsert_instances(1)
+REPLACE_INSTANCES: Final = _upsert_instances(1, fixed=_KEY)  # `dispatched` stays: it is evidence, not derived
 
 # Rows of which only the fold itself moved on: most of them, and (m) twice as fast as the upsert of all columns.
 GROWN_COLUMNS: Final = {
@@ -172,6 +177,20 @@ SELECT $1, * FROM unnest(
 LOAD_INSTANCES: Final = f"""
 SELECT {", ".join(f"i.{name}" for name in INSTANCE_COLUMNS)} FROM instances i
 JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance)
+"""
+
+# The same for a fold, which also has to know what was archived: such an id is never used again.
+LOAD_KNOWN: Final = f"""
+SELECT wanted.tenant AS asked_tenant, wanted.instance AS asked_instance, r.archive,
+    {", ".join(f"i.{name}" for name in INSTANCE_COLUMNS)}
+FROM unnest($1::text[], $2::text[]) AS wanted (tenant, instance)
+LEFT JOIN instances i USING (tenant, instance) LEFT JOIN retired r USING (tenant, instance)
+WHERE i.version IS NOT NULL OR r.archive IS NOT NULL
+"""
+# Rows of instances that had ended and go on: an archive may have taken them since they were read.
+HOLD_ENDED: Final = """
+SELECT i.tenant, i.instance FROM instances i
+JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance) FOR UPDATE OF i
 """
 
 # Keys are not in the rows: they are read again when an engine meets an instance for the first time.
