@@ -21,7 +21,8 @@ from runtara.protocol.records import Command, Start
 
 from . import log as event_log
 from .cache import Id, InstanceCache
-from .fold import CommandId, Context, Fold, Position
+from .fold import Fold
+from .fold_values import CommandId, Context, Position
 from .lifecycle import needs_keys
 from .patience import patience
 from .platform import Platform

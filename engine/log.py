@@ -21,7 +21,8 @@ from runtara.protocol.messages import Memo
 
 from . import sql
 from .cache import Id
-from .fold import CommandId, Fold, Position
+from .fold import Fold
+from .fold_values import CommandId, Position
 from .lifecycle import State, effects, is_failure, needs_keys, recorded_keys, with_keys
 from .streams import Anchor, Fingerprint
 from .workflows import write_changes

@@ -33,7 +33,8 @@ from runtara.protocol.messages import (
 
 from . import log as event_log
 from .dispatch import Answers, Mouth, RunDue, RunQueue, Starters, withdraw
-from .fold import ClaimDue, Fold
+from .fold import Fold
+from .fold_values import ClaimDue
 from .lifecycle import ControlDue, Effects, effects
 from .log import Ownership
 from .outbox import OutboxSender

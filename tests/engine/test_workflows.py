@@ -7,7 +7,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtara.engine.fold import CommandId, Context, Fold, Position
+from runtara.engine.fold import Fold
+from runtara.engine.fold_values import CommandId, Context, Position
 from runtara.engine.reader import Frame
 from runtara.engine.sql import EVENT_COLUMNS
 from runtara.engine.workflows import Changes, WorkflowCache
