@@ -16,14 +16,14 @@ an idle watch (all of `Residents` blocked in parks) calls `_end(Suspended, reaso
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Final, NoReturn, TypeVar
 
 from msgspec import Raw
 
+from runtara.infra.clock import JournalClock
 from runtara.protocol.errors import Stopped, WorkflowTimeout
 from runtara.protocol.messages import Claimed
 from runtara.protocol.records import Cancelled, Completed, Continued, Failed, Options, Report, Suspended
@@ -34,7 +34,7 @@ from .gate import Gate
 from .keys import TIMEOUT_KEY
 from .memos import Memos
 from .operations import Operations
-from .ports import Durability, Outlet, Why
+from .ports import Clock, Durability, Outlet, Timer, Why
 from .reports import Reports
 from .scope import FRAME, Frame, enter_process, leave_process
 from .signature import StepSpec
@@ -55,6 +55,7 @@ class Execution:
         claim: the answer to the claim, with all its memos (the host has followed `more`). None: an optimistic
             start of attempt 1, whose answer comes to `confirm`.
         durability: the worker's default for operations.
+        clock: what it waits by; the machine's unless given.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Execution:
         outlet: Outlet,
         claim: Claimed | None = None,
         durability: Durability | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.workflow = workflow
         self.tenant = tenant
@@ -86,11 +88,12 @@ class Execution:
         self._main: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[asyncio.Future[int] | None] = self.loop.create_future()
         self._confirmed = asyncio.Event()
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: Timer | None = None
+        self._clock = clock or JournalClock()
         self._step_threads = asyncio.Semaphore(MAX_STEP_THREADS)
         self._residents = Residents(instance)
-        self._gate = Gate(self._leave)
-        self._memos = Memos(claim.memos, claim.now_us) if claim else Memos()
+        self._gate = Gate(self._leave, self._clock)
+        self._memos = Memos(claim.memos if claim else (), claim.now_us if claim else None, self._clock)
         self._reports = Reports(outlet, instance=instance, attempt=attempt, nonce=nonce)
         self._operations = Operations(
             gate=self._gate, reports=self._reports, memos=self._memos, in_thread=self._in_step_thread,
@@ -156,6 +159,16 @@ class Execution:
     @property
     def stopping(self) -> Why | None:
         return self._gate.why
+
+    @property
+    def is_busy(self) -> bool:
+        """A step is in flight, or a thread is in user code: what comes next does not depend on us."""
+        return self._gate.in_flight > 0 or self._residents.threads > self.portal.calls
+
+    @property
+    def tasks(self) -> Collection["asyncio.Future[Any]"]:
+        """The tasks that its code has started and that have not ended, the workflow's own among them."""
+        return self._residents.tasks
 
     # for the operations and the context
 
@@ -278,11 +291,11 @@ class Execution:
         started = self._memos.recorded_at(TIMEOUT_KEY)
         if started is None:
             seconds = micros / 1e6
-            data = b'{"kind":"step","value":' + str(time.time_ns() // 1000).encode() + b"}"
+            data = b'{"kind":"step","value":' + str(self._clock.utc_us()).encode() + b"}"
             self._reports.send(self._reports.checkpointed(TIMEOUT_KEY, data), "journal")
         else:
-            seconds = self._memos.clock.seconds_until(started + micros)
-        self._deadline = self.loop.call_later(max(seconds, 0), self._time_out, micros / 1e6)
+            seconds = self._clock.seconds_until(started + micros)
+        self._deadline = self._clock.call_later(seconds, self._time_out, micros / 1e6)
 
     def _time_out(self, seconds: float) -> None:
         error = WorkflowTimeout(instance=self.instance, seconds=seconds).to_wire()

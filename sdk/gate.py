@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from .ports import Why
+from .ports import Clock, Why
 
 POLITE_SECONDS: Final = 10.0
 
@@ -20,7 +20,8 @@ POLITE_SECONDS: Final = 10.0
 class Gate:
     """`shut` is what the hot path looks at."""
 
-    def __init__(self, leave: Callable[[], None]) -> None:
+    def __init__(self, leave: Callable[[], None], clock: Clock) -> None:
+        self._clock = clock
         self.shut = False
         self.frozen = False
         self.why: Why | None = None
@@ -74,7 +75,7 @@ class Gate:
         try:
             if self.shut:
                 self._leave_if_quiet()
-            await asyncio.sleep(max(seconds, 0))
+            await self._clock.sleep(seconds)
         finally:
             self._waiting -= 1
         if self.shut:

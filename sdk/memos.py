@@ -18,6 +18,7 @@ from runtara.protocol.messages import Memo
 from runtara.protocol.records import NO_DATA, Checkpointed, Custom, Report, StepFailure
 
 from .keys import TIMEOUT_KEY
+from .ports import Clock
 
 _DIGEST: Final = "digest"
 
@@ -56,8 +57,8 @@ _decoder: Final = msgspec.json.Decoder(Recorded)
 class Memos:
     """The recorded keys of earlier attempts. `now_us`: what the journal's clock shows, where that is known."""
 
-    def __init__(self, memos: Iterable[Memo] = (), now_us: int | None = None) -> None:
-        self.clock = JournalClock()
+    def __init__(self, memos: Iterable[Memo] = (), now_us: int | None = None, clock: Clock | None = None) -> None:
+        self.clock: Clock = clock or JournalClock()
         if now_us is not None:
             self.clock.seen(now_us)
         self._memos: dict[str, Memo] = {}

@@ -10,7 +10,7 @@ subscription stood need not be asked for at first: its end cannot have been miss
 
 import asyncio
 import weakref
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from nats.aio.msg import Msg
@@ -46,6 +46,26 @@ class Watch:
         self.ask_at = 0.0
         self.delay = FIRST_ASK_SECONDS
         self.subscription: Subscription | None = None
+
+
+class Ends(Protocol):
+    """How a client learns of the ends of instances."""
+
+    async def starting(self, instance: str) -> Watch:
+        """The watch of an instance that is about to be started; call `started` when that is decided."""
+        ...
+
+    def started(self) -> None: ...
+
+    def watch(self, instance: str) -> Watch: ...
+
+    async def wait(self, watch: Watch) -> Done:
+        """Until the instance has ended. Raises `InstanceNotFound` if there is none."""
+        ...
+
+    def forget(self, instance: str) -> None:
+        """What is known of the end of `instance` no longer holds: it was retried."""
+        ...
 
 
 class Results:

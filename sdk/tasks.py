@@ -9,7 +9,7 @@ Invariant: `unwind` returns when no task and no thread of the instance runs any 
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Generator
+from collections.abc import Collection, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
 from runtara.protocol.limits import CANCEL_GRACE_SECONDS
@@ -28,6 +28,15 @@ class Residents:
         self._instance = instance
         self._tasks: set[asyncio.Future[Any]] = set()
         self._threads: set[asyncio.Future[Any]] = set()
+
+    @property
+    def tasks(self) -> Collection[asyncio.Future[Any]]:
+        return self._tasks
+
+    @property
+    def threads(self) -> int:
+        """How many threads have not left user code."""
+        return len(self._threads)
 
     def adopt(self, task: asyncio.Future[Any]) -> None:
         self._tasks.add(task)

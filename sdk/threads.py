@@ -133,6 +133,7 @@ class Portal:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.calls = 0  # threads that wait for an operation
 
     def call(self, operation: Callable[[], Coroutine[Any, Any, R]]) -> R:
         """Run `operation` on the loop, in the caller's context, and wait. Raises `Stopped` if it was cancelled."""
@@ -148,8 +149,13 @@ class Portal:
         return item.get()  # type: ignore[no-any-return]  # the result of `operation`
 
     def _begin(self, operation: Callable[[], Coroutine[Any, Any, Any]], inbox: _Inbox) -> None:
+        self.calls += 1
         task = self._loop.create_task(operation())
-        task.add_done_callback(lambda task: inbox.close(_result_of(task)))
+        task.add_done_callback(lambda task: self._end(task, inbox))
+
+    def _end(self, task: asyncio.Task[Any], inbox: _Inbox) -> None:
+        self.calls -= 1
+        inbox.close(_result_of(task))
 
     def run_in_caller(self, fn: Callable[[], R]) -> "asyncio.Future[Result[R]] | None":
         """Run `fn` in the thread that called the current operation; None if no thread did."""

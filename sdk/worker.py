@@ -259,7 +259,7 @@ class Worker(Service):
     def _on_left(self, resident: Resident) -> None:
         self._residents.pop(resident.key, None)
         if resident.claim is not None:
-            self._claims.give_up(resident.claim)
+            self._claims.give_up(*resident.key, resident.claim.nonce)
         self._link.left(*resident.key)
         self._left.set()
         for loop in self._loops.values():
