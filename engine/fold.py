@@ -15,15 +15,16 @@ from collections.abc import Iterable
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 
 from runtara.projections.instances import InstanceRow, only_grew, project
 from runtara.protocol.chain import canonical, event_hash, next_head
 from runtara.protocol.errors import RuntaraError, UnknownWorkflow, WireError
-from runtara.protocol.events import AnyEvent, AttemptLost, CheckpointSaved, encode_data
+from runtara.protocol.events import AnyEvent, AttemptLost, CheckpointSaved, WaitResolved, encode_data
 from runtara.protocol.frames import Rejection, encode_record
 from runtara.protocol.ids import partition_of
 from runtara.protocol.limits import MAX_REJECTED_BYTES
-from runtara.protocol.messages import CommandAnswer, CommitAnswer, Superseded
+from runtara.protocol.messages import CommandAnswer, CommitAnswer, Memo, Superseded
 from runtara.protocol.records import (
     COMMANDS,
     OF_NO_INSTANCE,
@@ -108,6 +109,14 @@ class RejectedRow(msgspec.Struct, frozen=True, kw_only=True):
     at: int
 
 
+class ResolvedDue(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of a wait, to be told to the attempt that is resident while it is recorded."""
+
+    tenant: str
+    instance: str
+    memo: Memo
+
+
 class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
     """`sequence`: of the frame that caused it. (A refused child has no event, hence no offset of its own.)"""
 
@@ -139,6 +148,7 @@ class Fold:
         self.rejected: list[RejectedRow] = []
         self.answers: list[Answer] = []
         self.claims: list[ClaimDue] = []
+        self.resolved: list[ResolvedDue] = []
         self.superseded: dict[tuple[str, str], Superseded] = {}
         self.lost: list[tuple[str, str, Claim]] = []
         self.heard: set[Id] = set()
@@ -412,6 +422,9 @@ class Fold:
         )
         self._head = offset + 1
         self._head_hash = next_head(self._head_hash, hash)
+        if type(event) is WaitResolved and row is not None and row.state.claim is not None:
+            memo = Memo(key=key or "", version=version, type=kind, data=Raw(data), at=now)
+            self.resolved.append(ResolvedDue(tenant=tenant, instance=instance, memo=memo))
         return project(row, event, tenant=tenant, instance=instance, partition=partition, recorded_at=now, hash=hash)
 
     def _post(self, records: list[Record], tenant: str) -> None:

@@ -291,9 +291,10 @@ async def _forgotten(connection: PgConnection, tenant: str, instance: str, state
     }
 
 
-async def memo_at(connection: PgConnection, tenant: str, instance: str, version: int) -> Memo | None:
-    row = await connection.fetchrow(sql.MEMO_AT, tenant, instance, version)
-    return _memo(row) if row is not None and row["key"] is not None else None
+async def memos_at(connection: PgConnection, wanted: list[tuple[str, str, int]]) -> list[tuple[str, Memo]]:
+    """The memos in the events of these (tenant, instance, version), each with its instance."""
+    rows = await connection.fetch(sql.MEMOS_AT, *(list(column) for column in zip(*wanted, strict=True)))
+    return [(row["instance"], _memo(row)) for row in rows if row["key"] is not None]
 
 
 def is_run_due(state: State) -> bool:

@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from runtara.infra.logs import logger
 from runtara.projections.instances import InstanceRow
+from runtara.projections.leases import Resident, WorkerId
 from runtara.protocol.limits import MAX_INLINE_HISTORY_BYTES
 from runtara.protocol.messages import (
     CancelControl,
@@ -21,6 +22,7 @@ from runtara.protocol.messages import (
     Committed,
     Control,
     Done,
+    Memo,
     PauseControl,
     Resolved,
     ResumeControl,
@@ -90,6 +92,8 @@ class Outlets:
         answers.say(self._mouth)
         for tenant, instance, taken in fold.lost:
             self.tell_superseded(tenant, taken.worker, instance, taken.attempt, taken.nonce, "the attempt was ended")
+        for told in fold.resolved:
+            self._say_resolved(fold.rows[told.tenant, told.instance], told.memo)
         for (tenant, worker), superseded in fold.superseded.items():
             self._tell_superseded(tenant, worker, superseded)
         if fold.outbox:
@@ -129,23 +133,32 @@ class Outlets:
         self._runs.put(RunDue(row.tenant, row.instance, state.attempt, subject, _encode(request)))
 
     def control(self, row: InstanceRow) -> None:
-        """Tell the worker of a resident instance what it has not answered yet."""
+        """Tell the worker of a resident instance what people ask of it and it has not answered yet."""
         due = effects(row.state).control
         if due is None:
             return
         subject = self._subjects.control(row.tenant, due.worker)
         for message in control_messages(row.instance, due):
             self._mouth.say(subject, _encode(message))
-        if due.resolved:
-            self._start(self._tell_resolved(row, due, subject))
 
-    async def _tell_resolved(self, row: InstanceRow, due: ControlDue, subject: str) -> None:
-        for _, version in due.resolved:
-            async with self._platform.pool.acquire() as connection:
-                memo = await event_log.memo_at(connection, row.tenant, row.instance, version)
-            if memo is not None:
-                told = Resolved(instance=row.instance, attempt=due.attempt, nonce=due.nonce, memo=memo)
+    async def tell_resolved_again(self, worker: WorkerId, owed: list[tuple[Resident, list[int]]]) -> None:
+        """Say once more what outcomes the waits of a worker's residents had, in the events of these versions."""
+        if not owed:
+            return
+        residents = {resident.instance: resident for resident, _ in owed}
+        wanted = [(worker[0], resident.instance, version) for resident, versions in owed for version in versions]
+        subject = self._subjects.control(*worker)
+        async with self._platform.pool.acquire() as connection:
+            for instance, memo in await event_log.memos_at(connection, wanted):
+                there = residents[instance]
+                told = Resolved(instance=instance, attempt=there.attempt, nonce=there.nonce, memo=memo)
                 self._mouth.say(subject, _encode(told))
+
+    def _say_resolved(self, row: InstanceRow, memo: Memo) -> None:
+        claim = row.state.claim
+        if claim is not None and claim.version < memo.version:  # else it is in the history of the next claim
+            told = Resolved(instance=row.instance, attempt=claim.attempt, nonce=claim.nonce, memo=memo)
+            self._mouth.say(self._subjects.control(row.tenant, claim.worker), _encode(told))
 
     def tell_superseded(self, tenant: str, worker: str, instance: str, attempt: int, nonce: str, reason: str) -> None:
         message = Superseded(instance=instance, attempt=attempt, nonce=nonce, reason=reason)
@@ -253,4 +266,5 @@ def _claimed(due: ClaimDue, row: InstanceRow) -> Claimed:
         cancel=state.cancel is not None,
         cancelling=state.mode == "cancelling",
         floor=state.floor,
+        generation=state.generation,
     )

@@ -189,8 +189,11 @@ WHERE tenant = $1 AND instance = $2 AND key IS NOT NULL AND version > $3 AND ver
     AND type IN ('StepFailed', 'WaitResolved')
 ORDER BY version
 """
-MEMO_AT: Final = """
-SELECT key, version, type, data, recorded_at FROM events WHERE tenant = $1 AND instance = $2 AND version = $3
+MEMOS_AT: Final = """
+SELECT e.instance, e.key, e.version, e.type, e.data, e.recorded_at FROM events e
+JOIN unnest($1::text[], $2::text[], $3::int[]) AS wanted (tenant, instance, version)
+    ON e.tenant = wanted.tenant AND e.instance = wanted.instance AND e.version = wanted.version
+ORDER BY e.instance, e.version
 """
 
 RECORD_DISPATCHED: Final = """

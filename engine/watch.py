@@ -35,6 +35,7 @@ from .lifecycle import Timer
 from .log import Ownership
 from .outlets import Outlets
 from .platform import Platform
+from .retelling import Retelling
 from .streams import stream_info
 
 log = logger("watch")
@@ -65,6 +66,7 @@ class Watch:
         self._timers_changed = asyncio.Event()
         self._leases = Leases()
         self._owing: set[Id] = set()
+        self._retelling = Retelling()
         self._evidence: dict[Id, int] = {}
         self._clock = JournalClock()
         self._clock_known = asyncio.Event()
@@ -102,7 +104,8 @@ class Watch:
         id = (after.tenant, after.instance)
         if new.status is not Status.QUEUED:
             self._evidence.pop(id, None)  # nobody asks any more whether the queue has its request
-        if new.claim is not None and (new.pause or new.cancel is not None or new.unseen):
+        self._retelling.changed(id, old, new)
+        if new.claim is not None and (new.pause or new.cancel is not None):
             self._owing.add(id)
         else:
             self._owing.discard(id)
@@ -216,7 +219,10 @@ class Watch:
             await self._compare(sender, heartbeat.hosted.instances, made_at)
 
     async def _repeat_control(self, worker: WorkerId) -> None:
-        owing = [r.instance for r in self._leases.residents(worker) if (worker[0], r.instance) in self._owing]
+        residents = list(self._leases.residents(worker))
+        owed = [(resident, self._retelling.due((worker[0], resident.instance))) for resident in residents]
+        await self._outlets.tell_resolved_again(worker, [(resident, due) for resident, due in owed if due])
+        owing = [r.instance for r in residents if (worker[0], r.instance) in self._owing]
         if owing:
             async with self._platform.pool.acquire() as connection:
                 for row in await event_log.load_rows(connection, [(worker[0], instance) for instance in owing]):

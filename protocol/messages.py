@@ -74,6 +74,7 @@ class Claimed(_Strict, frozen=True, kw_only=True, tag_field="type", tag="claimed
 
     `now_us`: what the journal's clock showed when this was decided; deadlines in memos are to be read against it.
     `floor`: the version of the last InstanceContinued; what is derived from keys changes with it.
+    `generation` counts retries and continuations, which the ids of children are derived from.
     """
 
     instance: str
@@ -91,6 +92,7 @@ class Claimed(_Strict, frozen=True, kw_only=True, tag_field="type", tag="claimed
     cancel: bool = False
     cancelling: bool = False
     floor: int = 0
+    generation: int = 0
 
 
 class Superseded(_Strict, frozen=True, kw_only=True, tag_field="type", tag="superseded"):

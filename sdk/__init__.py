@@ -2,6 +2,8 @@
 
 from runtara.protocol.errors import (
     BadInput,
+    ChildCancelled,
+    ChildFailed,
     DuplicateKey,
     ExecutionFailed,
     IllegalTransition,
@@ -15,6 +17,7 @@ from runtara.protocol.errors import (
     Refused,
     ResultTimeout,
     RuntaraError,
+    SignalTimeout,
     StartConflict,
     StateNotRepresentable,
     StateTooLarge,
@@ -30,7 +33,7 @@ from runtara.protocol.errors import (
 )
 
 from .client import Client, Handle
-from .context import Context, current
+from .context import Child, Context, current
 from .instance import Checkpoint, Instance
 from .operations import Saved
 from .retry import Permanent, Retry
@@ -40,6 +43,9 @@ from .workflow import Workflow, workflow
 __all__ = [
     "BadInput",
     "Checkpoint",
+    "Child",
+    "ChildCancelled",
+    "ChildFailed",
     "Client",
     "Context",
     "DuplicateKey",
@@ -60,6 +66,7 @@ __all__ = [
     "Retry",
     "RuntaraError",
     "Saved",
+    "SignalTimeout",
     "StartConflict",
     "StateNotRepresentable",
     "StateTooLarge",

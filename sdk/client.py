@@ -49,6 +49,7 @@ from .commands import ANSWER_SECONDS, Commands
 from .connection import Connection
 from .ports import Api, Hints
 from .results import Ends, Results, Watch
+from .starts import named_input
 from .values import encode
 from .workflow import Workflow
 
@@ -136,7 +137,7 @@ class Client:
         Raises `StartConflict`, `UnknownWorkflow`, `InvalidInput`, `NotConfirmed`.
         """
         id, labels = kwargs.pop("id", None), kwargs.pop("labels", None)
-        name, input = _input(workflow, args, kwargs)
+        name, input = named_input(workflow, args, kwargs)
         instance = f"{name[:_NAME_PART]}-{new_token()}" if id is None else check_id(id, "instance")
         command = Start(**self._command(instance), workflow=name, input=input, labels=dict(labels or {}))
         watch = await self._results.starting(instance)
@@ -373,13 +374,3 @@ def outcome_error(instance: str, status: Status, error: WireError | None) -> Run
     if error.code == WorkflowTimeout.__name__:
         return WorkflowTimeout(**{**error.attributes, "instance": instance})
     return WorkflowFailed(instance=instance, type=error.code, message=error.message, details=dict(error.attributes))
-
-
-def _input(workflow: Workflow[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Raw]:
-    """The workflow's name, and the input as JSON."""
-    if isinstance(workflow, Workflow):
-        return workflow.name, workflow.encode_input(*args, **kwargs)
-    given = dict(zip(("input",), args, strict=False)) | kwargs
-    if len(args) > 1 or given.keys() - {"input"}:
-        raise TypeError('by name, a workflow takes its input as one mapping: start("name", {"parameter": value})')
-    return check_id(workflow, "workflow"), Raw(encode(given.get("input") or {}, key="input"))

@@ -9,9 +9,9 @@ import hashlib
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
 import orjson
@@ -19,12 +19,15 @@ import orjson
 from runtara.protocol.errors import NoContext
 from runtara.protocol.ids import check_key
 
+from .children import Children, OnEnd, Request
 from .operations import Operations, Saved
 from .ports import Durability, Why
 from .reports import Reports
 from .scope import FRAME
+from .starts import Startable
 from .step import spec_of
 from .values import encode
+from .waits import Waits
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,9 +56,13 @@ class Context:
 
     is_runtara_context: ClassVar[bool] = True  # among a step's arguments it does not count towards the key
 
-    def __init__(self, attempt: Attempt, operations: Operations, reports: Reports) -> None:
+    def __init__(
+        self, attempt: Attempt, operations: Operations, waits: Waits, children: Children, reports: Reports
+    ) -> None:
         self._attempt = attempt
         self._operations = operations
+        self._waits = waits
+        self._children = children
         self._reports = reports
 
     # what is recorded
@@ -111,6 +118,109 @@ class Context:
             yield
         finally:
             FRAME.reset(token)
+
+    # what waits
+
+    @overload
+    async def sleep(self, delay: timedelta, /) -> None: ...
+    @overload
+    async def sleep(self, key: str, delay: timedelta, /) -> None: ...
+    async def sleep(self, key: Any, delay: Any = None, /) -> None:
+        """Sleep for `delay`, which may be months: the deadline is in the log, counted once, whatever happens meanwhile.
+
+        An instance that only waits leaves its process (see `linger` of `@workflow`) and is woken. Without a key one is
+        made of the duration.
+        """
+        await self._waits.sleep(*_key_and(timedelta, key, delay))
+
+    @overload
+    async def durable_sleep(self, delay: timedelta, /) -> None: ...
+    @overload
+    async def durable_sleep(self, key: str, delay: timedelta, /) -> None: ...
+    async def durable_sleep(self, key: Any, delay: Any = None, /) -> None:
+        """Another name for `sleep`."""
+        await self._waits.sleep(*_key_and(timedelta, key, delay))
+
+    @overload
+    async def sleep_until(self, when: datetime, /) -> None: ...
+    @overload
+    async def sleep_until(self, key: str, when: datetime, /) -> None: ...
+    async def sleep_until(self, key: Any, when: Any = None, /) -> None:
+        """Sleep until `when`, by the platform's clock; not at all if that has passed. It needs a time zone."""
+        await self._waits.sleep_until(*_key_and(datetime, key, when))
+
+    @overload
+    async def wait_signal(
+        self, name: str, *, type: type[T], timeout: timedelta | None = None, key: str | None = None
+    ) -> T: ...
+    @overload
+    async def wait_signal(self, name: str, *, timeout: timedelta | None = None, key: str | None = None) -> Any: ...
+    async def wait_signal(
+        self, name: str, *, type: Any = Any, timeout: timedelta | None = None, key: str | None = None
+    ) -> Any:
+        """Wait for a signal of that name, and give its data, read as `type`. One that has come before counts.
+
+        Several signals of a name go to the waits for it in order. Two waits for one name at once need a `key` each.
+
+        Raises:
+            SignalTimeout: none came within `timeout`; the same after a resume. (It is a `TimeoutError`.)
+            InvalidInput: its data is no `type`.
+        """
+        return await self._waits.signal(name, timeout, type, key)
+
+    @overload
+    async def call(self, workflow: Startable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def call(
+        self, workflow: Startable[..., R], /, *args: Any, key: str | None, id: str | None = None,
+        on_end: OnEnd = ..., **kwargs: Any,
+    ) -> R: ...  # fmt: skip
+    @overload
+    async def call(
+        self, workflow: Startable[..., R], /, *args: Any, id: str | None, on_end: OnEnd = ..., **kwargs: Any
+    ) -> R: ...
+    @overload
+    async def call(self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, **kwargs: Any) -> R: ...
+    @overload
+    async def call(
+        self, workflow: str, input: Mapping[str, object] | None = None, /, *, key: str | None = None,
+        id: str | None = None, on_end: OnEnd = ...,
+    ) -> Any: ...  # fmt: skip
+    async def call(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a workflow as a child and wait for its result: once, however often this code is run again.
+
+        A `Workflow` with its arguments, or a workflow's name with its input by parameter. `key` is made of the input
+        unless given, and the child's `id` of the key; `on_end` says what becomes of it when this instance ends first:
+        `"cancel"` it (default), `"leave"` it, or `"wait"` for it.
+
+        Raises:
+            ChildFailed: it failed, or could not be started. ChildCancelled: it was cancelled.
+        """
+        return await self._children.call(workflow, args, kwargs)
+
+    @overload
+    async def start_child(self, workflow: Startable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Child[R]": ...
+    @overload
+    async def start_child(
+        self, workflow: Startable[..., R], /, *args: Any, key: str | None, id: str | None = None,
+        on_end: OnEnd = ..., **kwargs: Any,
+    ) -> "Child[R]": ...  # fmt: skip
+    @overload
+    async def start_child(
+        self, workflow: Startable[..., R], /, *args: Any, id: str | None, on_end: OnEnd = ..., **kwargs: Any
+    ) -> "Child[R]": ...
+    @overload
+    async def start_child(
+        self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, **kwargs: Any
+    ) -> "Child[R]": ...
+    @overload
+    async def start_child(
+        self, workflow: str, input: Mapping[str, object] | None = None, /, *, key: str | None = None,
+        id: str | None = None, on_end: OnEnd = ...,
+    ) -> "Child[Any]": ...  # fmt: skip
+    async def start_child(self, workflow: Any, /, *args: Any, **kwargs: Any) -> "Child[Any]":
+        """Start a child as `call` does, and go on; returns when the journal has the request."""
+        return Child(self._children, await self._children.request(workflow, args, kwargs))
 
     # what is derived from tenant, instance, key and the run that `continue_as` began, and needs no record
 
@@ -178,6 +288,35 @@ class Context:
             fn(*args)
         elif not loop.is_closed():
             loop.call_soon_threadsafe(fn, *args)
+
+
+class Child(Generic[R]):
+    """A child workflow that this instance has started. `R` is what it returns."""
+
+    def __init__(self, children: Children, request: Request) -> None:
+        self._children = children
+        self._request = request
+
+    def __repr__(self) -> str:
+        return f"Child({self.id!r})"
+
+    @property
+    def id(self) -> str:
+        """The child's id, by which a client reaches it."""
+        return self._request.id
+
+    async def result(self) -> R:
+        """Wait for its end. Raises `ChildFailed`, `ChildCancelled`; the same in every attempt."""
+        result: R = await self._children.result(self._request)
+        return result
+
+
+def _key_and(kind: type[T], first: str | T, second: T | None) -> tuple[str | None, T]:
+    """The arguments of `fn([key,] value)`."""
+    key, value = (None, first) if second is None else (first, second)
+    if not isinstance(value, kind) or not (key is None or isinstance(key, str)):
+        raise TypeError(f"give a {kind.__name__}, or a key and a {kind.__name__}; not {first!r}, {second!r}")
+    return key, value
 
 
 def current() -> Context:

@@ -10,8 +10,8 @@ thread.
 Stopping: `superseded` and `cancel` end the attempt at once. `pause` and `drain` are polite (see `gate`). User code
 is unwound after the last record's acknowledgement.
 
-Where the waiting operations will slot in: `Operations` parks on a future kept by key; `resolved(memo)` sets it;
-an idle watch (all of `Residents` blocked in parks) calls `_end(Suspended, reason="parked", keys=…)`.
+Leaving memory: an instance that only waits (`idle`) is suspended on the keys that it is blocked on once it has done so
+for `linger`; so is one that is asked to leave while it only waits.
 """
 
 import asyncio
@@ -25,25 +25,31 @@ from msgspec import Raw
 
 from runtara.infra.clock import JournalClock
 from runtara.protocol.errors import Stopped, WorkflowTimeout
-from runtara.protocol.messages import Claimed
-from runtara.protocol.records import Cancelled, Completed, Continued, Failed, Options, Report, Suspended
+from runtara.protocol.events import SleepStarted, WaitResolved
+from runtara.protocol.messages import Claimed, Memo
+from runtara.protocol.records import Cancelled, Completed, Continued, Failed, Options, Parked, Report, Suspended
 
+from .children import Children
 from .context import Context
 from .failures import describe
 from .gate import Gate
+from .idle import Idleness, IdleWatch, all_wait
 from .keys import TIMEOUT_KEY
 from .memos import Memos
 from .operations import Operations
+from .parks import Parks
 from .ports import Clock, Durability, Outlet, Timer, Why
 from .reports import Reports
 from .scope import FRAME, Frame, enter_process, leave_process
 from .signature import StepSpec
 from .sync.context import Context as BlockingContext
 from .tasks import Residents, track_tasks
-from .threads import THREADS, Portal, Result
+from .threads import Portal, Result
+from .waits import Waits
 from .workflow import Workflow
 
 R = TypeVar("R")
+LINGER_SECONDS: Final = 2.0
 MAX_STEP_THREADS: Final = 32  # `def` steps of one instance that run at once beside an async workflow
 logger: Final = logging.getLogger("runtara.sdk")
 
@@ -56,6 +62,8 @@ class Execution:
             start of attempt 1, whose answer comes to `confirm`.
         durability: the worker's default for operations.
         clock: what it waits by; the machine's unless given.
+        watch: looks for idle instances; one for all of a process.
+        on_idle: told when the instance only waits, and when it no longer does.
     """
 
     def __init__(
@@ -73,6 +81,8 @@ class Execution:
         claim: Claimed | None = None,
         durability: Durability | None = None,
         clock: Clock | None = None,
+        watch: IdleWatch | None = None,
+        on_idle: Callable[[bool], None] | None = None,
     ) -> None:
         self.workflow = workflow
         self.tenant = tenant
@@ -91,16 +101,30 @@ class Execution:
         self._deadline: Timer | None = None
         self._clock = clock or JournalClock()
         self._step_threads = asyncio.Semaphore(MAX_STEP_THREADS)
-        self._residents = Residents(instance)
+        self._residents = Residents(instance, self.portal, on_end=self._look_for_idleness)
         self._gate = Gate(self._leave, self._clock)
         self._memos = Memos(claim.memos if claim else (), claim.now_us if claim else None, self._clock)
         self._reports = Reports(outlet, instance=instance, attempt=attempt, nonce=nonce)
+        self._parks = Parks(
+            self._gate, self._memos, self._clock, on_parked=self._look_for_idleness, on_woken=self._on_woken
+        )
+        self._idleness = Idleness(
+            self, self._residents, self._parks, watch or IdleWatch(self.loop),
+            linger=linger_seconds(options, workflow.options), leave=self._suspend, on_change=on_idle,
+        )  # fmt: skip
         self._operations = Operations(
             gate=self._gate, reports=self._reports, memos=self._memos, in_thread=self._in_step_thread,
             portal=self.portal, fenced=partial(self.stop, "superseded"), confirmed=self._confirmed,
             default=options.durability or workflow.options.durability or durability,
         )  # fmt: skip
-        self.context = Context(self, self._operations, self._reports)
+        self._waits = Waits(
+            self._operations, gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
+            clock=self._clock, fenced=partial(self.stop, "superseded"),
+        )  # fmt: skip
+        self._children = Children(
+            self._waits, self._memos, self._parks, instance=instance, generation=claim.generation if claim else 0
+        )
+        self.context = Context(self, self._operations, self._waits, self._children, self._reports)
         if claim is not None:
             self.confirm(claim)
 
@@ -127,6 +151,7 @@ class Execution:
     def confirm(self, claim: Claimed) -> None:
         """The claim holds."""
         self._confirmed.set()
+        self._clock.seen(claim.now_us)
         if claim.cancel or claim.cancelling:
             self.stop("cancel")
         elif claim.pause:
@@ -151,6 +176,23 @@ class Execution:
         if self._gate.why == "pause":
             self._gate.reopen()
 
+    def resolved(self, memo: Memo) -> None:
+        """A wait has its outcome."""
+        if self._gate.frozen or memo.type != WaitResolved.__name__:
+            return
+        self._parks.resolve(memo)
+        if memo.key == TIMEOUT_KEY:
+            self._time_out()
+
+    def leave_if_idle(self) -> None:
+        """Memory is short: do not linger."""
+        if not self._gate.frozen:
+            self._idleness.leave_now()
+
+    def waits_longer_than(self, seconds: float) -> bool:
+        """Whether code has waited for so long since this was last asked: a word to it may have been lost."""
+        return not self._gate.frozen and self._parks.is_overdue(seconds)
+
     @property
     def frozen(self) -> bool:
         """The last record is decided. If `run` does not return for long then, user code does not end."""
@@ -163,12 +205,11 @@ class Execution:
     @property
     def is_busy(self) -> bool:
         """A step is in flight, or a thread is in user code: what comes next does not depend on us."""
-        return self._gate.in_flight > 0 or self._residents.threads > self.portal.calls
+        return self._gate.in_flight > 0 or not self._residents.threads_wait()
 
-    @property
-    def tasks(self) -> Collection["asyncio.Future[Any]"]:
-        """The tasks that its code has started and that have not ended, the workflow's own among them."""
-        return self._residents.tasks
+    def stands_still(self, sleepers: Collection["asyncio.Future[Any]"]) -> bool:
+        """Whether all of its code waits for the engine, or for one of `sleepers`."""
+        return all_wait(self._residents, {*self._parks.waiting, *sleepers})
 
     # for the operations and the context
 
@@ -189,12 +230,13 @@ class Execution:
     async def run_in_thread(self, fn: Callable[[], R]) -> R:
         if self._gate.shut:
             await self._gate.passing()
-        return (await self._in_thread(fn)).get()
+        return (await self._residents.in_a_thread(fn)).get()
 
     async def continue_as(self, input: dict[str, object]) -> NoReturn:
         text = self.workflow.check_input(input)
         if self._gate.shut:
             await self._gate.passing()
+        await self._children.join()
         self._tell_unasked()
         self._end(Continued, input=text)
         raise asyncio.CancelledError("continued")
@@ -213,7 +255,10 @@ class Execution:
 
     async def _run_code(self) -> None:
         try:
-            result = await self._call()
+            try:
+                result = await self._call()
+            finally:
+                await self._children.join()
             text = self.workflow.encode_result(result)
         except (KeyboardInterrupt, GeneratorExit):
             raise
@@ -230,21 +275,39 @@ class Execution:
         if self.workflow.colour == "async":
             return await self.workflow.fn(self.context, **arguments)
         context = BlockingContext(self.context, self)
-        return (await self._in_thread(lambda: self.workflow.fn(context, **arguments))).get()
-
-    async def _in_thread(self, fn: Callable[[], R]) -> Result[R]:
-        finished = THREADS.submit(fn, self.loop)
-        self._residents.adopt_thread(finished)
-        return await asyncio.shield(finished)
+        return (await self._residents.in_a_thread(lambda: self.workflow.fn(context, **arguments))).get()
 
     async def _in_step_thread(self, fn: Callable[[], R]) -> Result[R]:
         async with self._step_threads:
-            return await self._in_thread(fn)
+            return await self._residents.in_a_thread(fn)
+
+    # waiting
+
+    def _look_for_idleness(self) -> None:
+        if self._parks.waiting and not self._gate.frozen:
+            self._idleness.look_soon()
+
+    def _on_woken(self) -> None:
+        self._idleness.woken()
 
     # the end
 
     def _leave(self) -> None:
-        self._end(Suspended, reason="pause" if self._gate.why == "pause" else "released")
+        """If it only waits, nobody needs to go on with it until something happens."""
+        keys = self._idleness.keys()
+        if self._gate.why == "pause":
+            self._end(Suspended, reason="pause", keys=self._with_timeout(keys))
+        elif keys:
+            self._suspend(keys)
+        else:
+            self._end(Suspended, reason="released")
+
+    def _suspend(self, keys: tuple[str, ...]) -> None:
+        self._end(Suspended, reason="parked", keys=self._with_timeout(keys))
+
+    def _with_timeout(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+        """The end of its time wakes the instance, too."""
+        return (*keys, TIMEOUT_KEY) if keys and self._time_allowed is not None else keys
 
     def _end(self, kind: type[Report], *, why: Why | None = None, **fields: Any) -> None:
         """Decide the last record. What comes later has no effect."""
@@ -262,6 +325,7 @@ class Execution:
     def _finish(self, acknowledged: asyncio.Future[int] | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        self._idleness.woken()
         if not self._ended.done():
             self._ended.set_result(acknowledged)
 
@@ -284,19 +348,31 @@ class Execution:
     # the workflow's time-out
 
     def _limit_time(self) -> None:
-        """The time counts, by the journal's clock, from when the first attempt's start was recorded."""
-        micros = self._options.timeout_us or self.workflow.options.timeout_us
+        """The time is a durable sleep, begun by the first attempt: it goes on while the instance is suspended."""
+        micros = self._time_allowed
         if micros is None:
             return
-        started = self._memos.recorded_at(TIMEOUT_KEY)
-        if started is None:
-            seconds = micros / 1e6
-            data = b'{"kind":"step","value":' + str(self._clock.utc_us()).encode() + b"}"
-            self._reports.send(self._reports.checkpointed(TIMEOUT_KEY, data), "journal")
+        opened = self._memos.opened(TIMEOUT_KEY)
+        if self._memos.answer(TIMEOUT_KEY) is not None:
+            self._time_out()
+            return
+        seconds = micros / 1e6
+        if isinstance(opened, SleepStarted):
+            seconds = self._clock.seconds_until(opened.due_us)
         else:
-            seconds = self._clock.seconds_until(started + micros)
-        self._deadline = self._clock.call_later(seconds, self._time_out, micros / 1e6)
+            self._reports.send(self._reports.make(Parked, key=TIMEOUT_KEY, kind="sleep", for_us=micros), "journal")
+        self._deadline = self._clock.call_later(seconds, self._time_out)
 
-    def _time_out(self, seconds: float) -> None:
-        error = WorkflowTimeout(instance=self.instance, seconds=seconds).to_wire()
+    @property
+    def _time_allowed(self) -> int | None:
+        return self._options.timeout_us or self.workflow.options.timeout_us
+
+    def _time_out(self) -> None:
+        error = WorkflowTimeout(instance=self.instance, seconds=(self._time_allowed or 0) / 1e6).to_wire()
         self._end(Failed, error=error)
+
+
+def linger_seconds(options: Options, defaults: Options) -> float:
+    """How long an instance that only waits stays in memory."""
+    micros = options.linger_us if options.linger_us is not None else defaults.linger_us
+    return LINGER_SECONDS if micros is None else micros / 1e6

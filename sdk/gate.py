@@ -71,15 +71,22 @@ class Gate:
 
     async def rest(self, seconds: float) -> None:
         """Wait for a time in which nothing is in flight, so that the instance may leave, and pass."""
-        self._waiting += 1
+        self.began_waiting()
         try:
-            if self.shut:
-                self._leave_if_quiet()
             await self._clock.sleep(seconds)
         finally:
-            self._waiting -= 1
+            self.ended_waiting()
         if self.shut:
             await self.passing()
+
+    def began_waiting(self) -> None:
+        """Somebody is blocked where nothing is in flight, so that the instance may leave."""
+        self._waiting += 1
+        if self.shut:
+            self._leave_if_quiet()
+
+    def ended_waiting(self) -> None:
+        self._waiting -= 1
 
     def landed(self) -> None:
         """A step is no longer in flight: its record is queued, or it waits for its next try."""

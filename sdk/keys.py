@@ -25,6 +25,17 @@ SHORT_DIGITS: Final = 8
 TIMEOUT_KEY: Final = "~timeout"  # when the workflow started, if it may only take so long
 _REPEAT: Final = re.compile(r"#\d+$")
 
+
+def input_fingerprint(input: object) -> str:
+    """24 hex digits of a child's input, as plain JSON values."""
+    return hashlib.blake2b(canonical(input, to_plain), digest_size=12).hexdigest()
+
+
+def long_part(fingerprint: str) -> str:
+    """The digits that are not in the key."""
+    return fingerprint[SHORT_DIGITS:]
+
+
 Recorded = Callable[[str], str | None]
 """The digest that lies beside the record of a key; None if nothing is recorded under it."""
 
@@ -78,6 +89,23 @@ class Keys:
         except (TypeError, RecursionError) as exc:
             raise KeyNeeded(argument="data", function=f"emit({name!r})", reason=str(exc)) from exc
         return self._repeat(check_key(f"{prefix}{name}~{hashlib.blake2b(text, digest_size=8).hexdigest()}"))
+
+    def of_wait(self, prefix: str, key: str | None, name: str, is_over: Callable[[str], bool]) -> tuple[str, str]:
+        """The key of a wait, and the one to release: the author's, or made of `name`.
+
+        One under which a wait was given up (`is_over`) has no outcome and never will have: the next number is taken.
+        """
+        if key is None:
+            found = self._repeat(check_key(prefix + name))
+            while is_over(found):
+                found = self._repeat(prefix + name)
+            return found, found
+        full = found = self.explicit(prefix, key)
+        count = 1
+        while is_over(found):
+            count += 1
+            found = check_key(f"{full}#{count}")
+        return found, full
 
     def release(self, key: str) -> None:
         """Nothing was recorded under `key`: the next who asks gets it."""

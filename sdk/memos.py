@@ -1,23 +1,35 @@
 """Memos: what earlier attempts recorded, by key; the answers of a resumed run.
 
 Invariants: the first outcome of a key is its answer; a memo is decoded when it is asked for, not before; what was
-never asked for can be told at the end. Memos of operations that wait (sleep, signal, child) are no outcomes: they
-belong into a table of their own beside this one, filled in `add` and moved here by their WaitResolved.
+never asked for can be told at the end. That an operation waits (sleep, signal, child) is no outcome: such memos have a
+table of their own, beside that of the outcomes, into which WaitResolved goes. A wait that was given up has none.
 """
 
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
+import orjson
 from msgspec import Raw
 
 from runtara.infra.clock import JournalClock
 from runtara.protocol.errors import WireError
-from runtara.protocol.events import CheckpointSaved, CustomEvent, StepFailed, decode_event, encode_data
+from runtara.protocol.events import (
+    CheckpointSaved,
+    ChildRequested,
+    CustomEvent,
+    SleepStarted,
+    StepFailed,
+    WaitAbandoned,
+    WaitResolved,
+    WaitStarted,
+    decode_event,
+    encode_data,
+)
 from runtara.protocol.messages import Memo
-from runtara.protocol.records import NO_DATA, Checkpointed, Custom, Report, StepFailure
+from runtara.protocol.records import NO_DATA, Checkpointed, Custom, Parked, Report, StepFailure
 
-from .keys import TIMEOUT_KEY
+from .keys import TIMEOUT_KEY, input_fingerprint, long_part
 from .ports import Clock
 
 _DIGEST: Final = "digest"
@@ -50,8 +62,22 @@ class Emitted(msgspec.Struct, frozen=True, kw_only=True):
     args: str = ""
 
 
-Outcome = Recorded | Failure | Emitted
+class Waited(msgspec.Struct, frozen=True, kw_only=True):
+    """The one outcome of a wait: `slept`, `timeout`, `signal` with its data, `child` with its result or error."""
+
+    outcome: str
+    data: Raw = NO_DATA
+    error: WireError | None = None
+    args: str = ""
+
+
+Outcome = Recorded | Failure | Emitted | Waited
+Open = SleepStarted | WaitStarted | ChildRequested
+SLEPT: Final = Waited(outcome="slept")
+_OUTCOMES: Final = frozenset({CheckpointSaved.__name__, CustomEvent.__name__, WaitResolved.__name__})
+_OPENS: Final = frozenset({SleepStarted.__name__, WaitStarted.__name__, ChildRequested.__name__})
 _decoder: Final = msgspec.json.Decoder(Recorded)
+_wait_decoder: Final = msgspec.json.Decoder(Waited)
 
 
 class Memos:
@@ -64,16 +90,23 @@ class Memos:
         self._memos: dict[str, Memo] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._tries: dict[str, Failure] = {}
+        self._opens: dict[str, Memo] = {}
+        self._abandoned: set[str] = set()
         self._asked: set[str] = set()
         for memo in sorted(memos, key=_version):
             self.add(memo)
 
     def __bool__(self) -> bool:
-        return bool(self._memos or self._tries)
+        return bool(self._memos or self._tries or self._opens)
 
     def add(self, memo: Memo) -> None:
-        if memo.type in (CheckpointSaved.__name__, CustomEvent.__name__):
-            self._memos.setdefault(memo.key, memo)
+        if memo.type in _OUTCOMES:
+            if memo.key not in self._abandoned:
+                self._memos.setdefault(memo.key, memo)
+        elif memo.type in _OPENS:
+            self._opens.setdefault(memo.key, memo)
+        elif memo.type == WaitAbandoned.__name__:
+            self.abandon(memo.key)
         elif memo.type == StepFailed.__name__:
             failure = _failure(memo)
             if failure.due_us is not None:
@@ -93,6 +126,36 @@ class Memos:
             event = StepFailed(n=record.n, error=record.error, due_us=due_us)
             self.add(Memo(key=record.key, version=0, type=StepFailed.__name__, data=Raw(encode_data(event))))
 
+    def settle(self, key: str, outcome: Waited) -> None:
+        """The outcome of a wait that this process knows before the engine has told it."""
+        if key not in self._abandoned:
+            self._outcomes.setdefault(key, outcome)
+
+    def child_requested(self, record: Parked, child: str) -> None:
+        """This attempt has asked for a child."""
+        assert record.child is not None
+        event = ChildRequested(child=child, request=record.child)
+        memo = Memo(key=record.key, version=0, type=ChildRequested.__name__, data=Raw(encode_data(event)))
+        self._opens[record.key] = memo
+        self._asked.add(record.key)
+
+    def abandon(self, key: str) -> None:
+        """The wait was given up: it has no outcome, and another one needs another key."""
+        self._abandoned.add(key)
+        self._memos.pop(key, None)
+        self._outcomes.pop(key, None)
+
+    def is_abandoned(self, key: str) -> bool:
+        return key in self._abandoned
+
+    def opened(self, key: str) -> Open | None:
+        """The wait that was begun under `key`, whatever became of it. It counts as asked for."""
+        memo = self._opens.get(key)
+        if memo is None:
+            return None
+        self._asked.add(key)
+        return _opened(memo)
+
     def answer(self, key: str) -> Outcome | None:
         """The outcome recorded under `key`, which counts as asked for."""
         outcome = self.peek(key)
@@ -106,13 +169,12 @@ class Memos:
             outcome = self._outcomes[key] = _outcome(memo)
         return outcome
 
-    def recorded_at(self, key: str) -> int | None:
-        """When `key` was recorded, by the journal's clock."""
-        memo = self._memos.get(key)
-        return None if memo is None else memo.at
-
     def digest(self, key: str) -> str | None:
-        """See `keys.Recorded`."""
+        """See `keys.Recorded`. A child's is worked out from its recorded input."""
+        memo = self._opens.get(key)
+        if memo is not None:
+            opened = _opened(memo)
+            return long_part(_fingerprint(opened)) if isinstance(opened, ChildRequested) else ""
         outcome = self.peek(key) or self._tries.get(key)
         return None if outcome is None else outcome.args
 
@@ -135,7 +197,19 @@ def without_digest(attributes: dict[str, object]) -> dict[str, object]:
 
 
 def _outcome(memo: Memo) -> Outcome:
-    return Emitted() if memo.type == CustomEvent.__name__ else _decoder.decode(memo.data)
+    if memo.type == CustomEvent.__name__:
+        return Emitted()
+    return _wait_decoder.decode(memo.data) if memo.type == WaitResolved.__name__ else _decoder.decode(memo.data)
+
+
+def _opened(memo: Memo) -> Open:
+    event = decode_event(memo.type, memo.key, bytes(memo.data))
+    assert isinstance(event, Open)
+    return event
+
+
+def _fingerprint(event: ChildRequested) -> str:
+    return input_fingerprint(orjson.loads(bytes(event.request.input)))
 
 
 def _failure(memo: Memo) -> Failure:

@@ -47,13 +47,13 @@ class Reports:
             return self._outside.run(outlet.send, record)
         return self._outside.run(outlet.send_committed, record)
 
-    def last(self, kind: type[Report], **fields: Any) -> asyncio.Future[int]:
+    def last(self, kind: type[Report], /, **fields: Any) -> asyncio.Future[int]:
         """Send the claim's last record. Nothing can follow it."""
         record = self.make(kind, **fields)
         self._ended = True
         return self._outside.run(self._outlet.send, record)
 
-    def make(self, kind: type[R], **fields: Any) -> R:
+    def make(self, kind: type[R], /, **fields: Any) -> R:
         """A report with the next number. It must be sent at once."""
         claim: dict[str, Any] = {"instance": self._instance, "attempt": self._attempt, "nonce": self._nonce}
         return kind(**claim, seq=self._next(), at=time.time_ns() // 1000, **fields)

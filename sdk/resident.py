@@ -7,6 +7,7 @@ record was acknowledged, or because it does not hold the claim; control that nam
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Literal, Protocol
 
 from runtara.infra.logs import logger
@@ -16,6 +17,7 @@ from runtara.protocol.messages import (
     ClaimAnswer,
     Claimed,
     Control,
+    Memo,
     PauseControl,
     Resolved,
     ResumeControl,
@@ -25,6 +27,7 @@ from runtara.protocol.messages import (
 from runtara.protocol.records import Suspended
 
 from .execution import Execution
+from .idle import IdleWatch
 from .ports import Clock, Outlet
 from .workflow import Workflow
 
@@ -46,16 +49,19 @@ class Resident:
     """Made for a run request; `on_left` is called once, when nothing of it is left in this process."""
 
     __slots__ = (
-        "_clock", "_fetching", "_history", "_left", "_on_left", "_outlet", "_task", "_workflow",
-        "claim", "confirmed", "execution", "is_draining", "request",
+        "_clock", "_fetching", "_history", "_left", "_on_idle", "_on_left", "_outlet", "_task", "_watch", "_workflow",
+        "claim", "confirmed", "execution", "is_draining", "request", "version",
     )  # fmt: skip
 
     def __init__(
         self, workflow: AnyWorkflow, request: RunRequest, outlet: Callable[["Resident"], Outlet], *,
-        history: History, on_left: Callable[["Resident"], None], clock: Clock | None = None,
+        history: History, watch: IdleWatch, on_idle: Callable[["Resident", bool], None],
+        on_left: Callable[["Resident"], None], clock: Clock | None = None,
     ) -> None:  # fmt: skip
         self._workflow = workflow
         self._history = history
+        self._watch = watch
+        self._on_idle = on_idle
         self._on_left = on_left
         self._clock = clock
         self.execution: Execution | None = None
@@ -66,11 +72,16 @@ class Resident:
         self.claim: Claim | None = None
         self.confirmed = False
         self.is_draining = False
+        self.version = 0
         self._outlet = outlet(self)
 
     @property
     def key(self) -> tuple[str, int]:
         return self.request.instance, self.request.attempt
+
+    @property
+    def id(self) -> str:
+        return self.request.instance
 
     def begin(self, claim: Claim, *, at_once: bool) -> None:
         """The claim is on its way; `at_once`: the request is fresh, so nobody can have run a first attempt of it."""
@@ -103,8 +114,20 @@ class Resident:
                 if execution is not None:
                     execution.resume()
             case Resolved():
-                pass  # nothing parks yet
+                self.resolved(control.memo)
         return True
+
+    def resolved(self, memo: Memo) -> None:
+        """A wait has its outcome. Before the claim is answered that is in the history still to come."""
+        if self.execution is not None:
+            self.execution.resolved(memo)
+
+    def leave_if_idle(self) -> None:
+        if self.execution is not None:
+            self.execution.leave_if_idle()
+
+    def waits_longer_than(self, seconds: float) -> bool:
+        return self.confirmed and self.execution is not None and self.execution.waits_longer_than(seconds)
 
     def stop(self, why: Literal["pause", "cancel", "superseded", "drain"], reason: str = "") -> None:
         """Without an execution only `superseded` means something: an answer still to come tells the rest."""
@@ -131,6 +154,7 @@ class Resident:
 
     def _on_claimed(self, claimed: Claimed) -> None:
         self.confirmed = True
+        self.version = claimed.version
         if self.execution is not None:
             self.execution.confirm(claimed)
         elif self.is_draining:
@@ -154,6 +178,8 @@ class Resident:
             outlet=self._outlet,
             claim=claimed,
             clock=self._clock,
+            watch=self._watch,
+            on_idle=partial(self._on_idle, self),
         )
         self._spawn(self._host(self.execution))
 

@@ -9,61 +9,97 @@ Invariant: `unwind` returns when no task and no thread of the instance runs any 
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Generator
+import threading
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
 from runtara.protocol.limits import CANCEL_GRACE_SECONDS
 
 from .scope import FRAME
+from .threads import THREADS, Portal, Result
 
 T = TypeVar("T")
 logger: Final = logging.getLogger("runtara.sdk")
 _ROUNDS_INWARD: Final = 4  # turns of the loop in which cancelled tasks may cancel those they wait for
 
 
+class Thread:
+    """A thread that runs an instance's code; `ident` once it does."""
+
+    __slots__ = ("ident",)
+
+    def __init__(self) -> None:
+        self.ident = 0
+
+    def run(self, fn: Callable[[], T]) -> T:
+        self.ident = threading.get_ident()
+        return fn()
+
+
 class Residents:
-    """The tasks and threads of one execution."""
+    """The tasks and threads of one execution.
 
-    def __init__(self, instance: str) -> None:
+    `in_thread` are the tasks that are blocked until a thread of theirs has ended. `on_end` is told of each end.
+    """
+
+    def __init__(self, instance: str, portal: Portal, *, on_end: Callable[[], None] | None = None) -> None:
         self._instance = instance
-        self._tasks: set[asyncio.Future[Any]] = set()
-        self._threads: set[asyncio.Future[Any]] = set()
-
-    @property
-    def tasks(self) -> Collection[asyncio.Future[Any]]:
-        return self._tasks
-
-    @property
-    def threads(self) -> int:
-        """How many threads have not left user code."""
-        return len(self._threads)
+        self._portal = portal
+        self._on_end = on_end
+        self._threads: dict[asyncio.Future[Any], Thread] = {}
+        self.tasks: set[asyncio.Future[Any]] = set()
+        self.in_thread: set[asyncio.Future[Any]] = set()
 
     def adopt(self, task: asyncio.Future[Any]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
 
-    def adopt_thread(self, finished: asyncio.Future[Any]) -> None:
-        """`finished` is resolved when the thread has left user code."""
-        self._threads.add(finished)
-        finished.add_done_callback(self._threads.discard)
+    async def in_a_thread(self, fn: Callable[[], T]) -> Result[T]:
+        """Run `fn` in a thread of the instance's, and wait for its end."""
+        thread, task = Thread(), asyncio.current_task()
+        finished = THREADS.submit(lambda: thread.run(fn), asyncio.get_running_loop())
+        self._threads[finished] = thread
+        finished.add_done_callback(self._thread_ended)
+        if task is not None:
+            self.in_thread.add(task)
+        try:
+            return await asyncio.shield(finished)
+        finally:
+            if task is not None:
+                self.in_thread.discard(task)
+
+    def threads_wait(self) -> bool:
+        """Whether each thread is blocked in an operation, whose task is among ours."""
+        calling = self._portal.calling
+        return all(calling.get(thread.ident) in self.tasks for thread in self._threads.values())
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self.tasks.discard(task)
+        if self._on_end is not None:
+            self._on_end()
+
+    def _thread_ended(self, finished: asyncio.Future[Any]) -> None:
+        del self._threads[finished]
+        if self._on_end is not None:
+            self._on_end()
 
     async def unwind(self, main: asyncio.Task[None] | None) -> None:
         """Cancel everything, `main` first, and wait until all of it has ended."""
-        started = list(self._tasks)  # what clean-up starts from now on is left alone
+        started = list(self.tasks)  # what clean-up starts from now on is left alone
         if main is not None and not main.done():
             main.cancel()
             for _ in range(_ROUNDS_INWARD):
                 await asyncio.sleep(0)
         _cancel(started)
-        while pending := self._tasks | self._threads:
+        while pending := self.tasks | self._threads.keys():
             _, late = await asyncio.wait(pending, timeout=CANCEL_GRACE_SECONDS)
             if late:
                 logger.warning("instance_does_not_end instance=%s tasks_and_threads=%d", self._instance, len(late))
-            _cancel(list(self._tasks), again=bool(late))
+            _cancel(list(self.tasks), again=bool(late))
 
     def cancel(self) -> None:
         """Cancel everything, and wait for nothing."""
-        _cancel(list(self._tasks))
+        _cancel(list(self.tasks))
 
 
 def _cancel(tasks: list[asyncio.Future[Any]], *, again: bool = False) -> None:

@@ -133,7 +133,7 @@ class Portal:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.calls = 0  # threads that wait for an operation
+        self.calling: dict[int, asyncio.Task[Any]] = {}  # the task of the operation in which a thread is blocked
 
     def call(self, operation: Callable[[], Coroutine[Any, Any, R]]) -> R:
         """Run `operation` on the loop, in the caller's context, and wait. Raises `Stopped` if it was cancelled."""
@@ -141,20 +141,20 @@ class Portal:
         context = copy_context()
         context.run(CALLER.set, inbox)
         try:
-            self._loop.call_soon_threadsafe(self._begin, operation, inbox, context=context)
+            self._loop.call_soon_threadsafe(self._begin, operation, inbox, threading.get_ident(), context=context)
         except RuntimeError as exc:
             raise Stopped("the event loop has ended") from exc
         while isinstance(item := inbox.queue.get(), _Job):
             item.run()
         return item.get()  # type: ignore[no-any-return]  # the result of `operation`
 
-    def _begin(self, operation: Callable[[], Coroutine[Any, Any, Any]], inbox: _Inbox) -> None:
-        self.calls += 1
-        task = self._loop.create_task(operation())
-        task.add_done_callback(lambda task: self._end(task, inbox))
+    def _begin(self, operation: Callable[[], Coroutine[Any, Any, Any]], inbox: _Inbox, thread: int) -> None:
+        task = self.calling[thread] = self._loop.create_task(operation())
+        task.add_done_callback(lambda task: self._end(task, inbox, thread))
 
-    def _end(self, task: asyncio.Task[Any], inbox: _Inbox) -> None:
-        self.calls -= 1
+    def _end(self, task: asyncio.Task[Any], inbox: _Inbox, thread: int) -> None:
+        if self.calling.get(thread) is task:
+            del self.calling[thread]
         inbox.close(_result_of(task))
 
     def run_in_caller(self, fn: Callable[[], R]) -> "asyncio.Future[Result[R]] | None":

@@ -40,7 +40,9 @@ from .claims import Claims, with_all_memos
 from .connection import Connection, connect_bus
 from .discovery import Code
 from .heartbeat import BEAT_SECONDS, Heartbeats, Pulse, Residence
+from .idle import IdleWatch
 from .link import Link
+from .outcomes import Outcomes
 from .outlet import Commits, JournalOutlet
 from .resident import AnyWorkflow, Resident
 
@@ -52,6 +54,7 @@ REGISTER_RETRY_SECONDS: Final = 0.5
 LEAVE_SECONDS: Final = 5.0  # after the grace, for last records to be acknowledged
 FLUSH_SECONDS: Final = 2.0
 LISTS_AFTER_LOSS: Final = 3
+CROWDED: Final = 0.75  # of `max_resident`, from which on idle instances do not linger
 STALL_SECONDS: Final = 1.0  # a main loop that was not heard for so long starts nothing before its claim is answered
 _request_decoder = msgspec.json.Decoder(RunRequest)
 _control_decoder: msgspec.json.Decoder[Control] = msgspec.json.Decoder(Control)
@@ -68,6 +71,7 @@ class Worker(Service):
         self._supervisor = supervisor
         self._workflows: dict[str, AnyWorkflow] = {workflow.name: workflow for workflow in code.workflows}
         self._residents: dict[tuple[str, int], Resident] = {}
+        self._idle: dict[tuple[str, int], Resident] = {}  # in the order in which they became so
         self._loops: dict[str, PullLoop] = {}
         self._intakes: list[asyncio.Task[None]] = []
         self._consumers: dict[str, str] = {}
@@ -100,9 +104,12 @@ class Worker(Service):
             bus, lambda partition: subjects.worker_reports(partition, tenant, self.id), on_fatal=self._on_fatal
         )
         self._stack.push_async_callback(self._writer.close)
+        self._idle_watch = IdleWatch(self._loop)
         self._claims = Claims(self._connection, self._writer, self.id)
         self._commits = Commits(self._connection)
         self._stack.push_async_callback(self._commits.close)
+        self._outcomes = Outcomes(self._connection)
+        self._stack.push_async_callback(self._outcomes.close)
         await self._claims.open()
         await self._commits.open()
         await bus.subscribe(subjects.control(tenant, self.id), self._on_control)
@@ -184,10 +191,15 @@ class Worker(Service):
 
     def _credit(self) -> int:
         """How many requests one workflow's loop may have asked for: its share of the free slots."""
-        free = min(self._settings.concurrency, self._settings.max_resident) - len(self._residents)
+        free = min(self._settings.concurrency - self._active, self._settings.max_resident - len(self._residents))
         if free <= 0 or self._draining:
             return 0
         return max(1, free // len(self._workflows))
+
+    @property
+    def _active(self) -> int:
+        """Instances that take up a slot: those that do not only wait."""
+        return len(self._residents) - len(self._idle)
 
     async def _intake(self, name: str) -> None:
         while True:
@@ -232,14 +244,18 @@ class Worker(Service):
         workflow = self._workflows.get(request.workflow)
         if workflow is None or request.tenant != self._connection.tenant:
             await msg.term()
-        elif self._draining or len(self._residents) >= self._settings.concurrency:
+        elif self._draining or self._active >= self._settings.concurrency:
             await msg.nak()
         else:
             self._host(workflow, request, msg)
 
     def _host(self, workflow: AnyWorkflow, request: RunRequest, msg: PulledMsg) -> None:
-        resident = Resident(workflow, request, self._outlet, history=self._history, on_left=self._on_left)
+        resident = Resident(
+            workflow, request, self._outlet, history=self._history, watch=self._idle_watch, on_idle=self._on_idle,
+            on_left=self._on_left,
+        )  # fmt: skip
         self._residents[resident.key] = resident
+        self._make_room()
         self._link.hosts(request.instance, request.attempt)
         claim = self._claims.take(request.instance, request.attempt, msg, resident.on_answer)
         resident.begin(claim, at_once=msg.delivered == 1 and not self._stood_still())
@@ -258,10 +274,27 @@ class Worker(Service):
 
     def _on_left(self, resident: Resident) -> None:
         self._residents.pop(resident.key, None)
+        self._idle.pop(resident.key, None)
         if resident.claim is not None:
             self._claims.give_up(*resident.key, resident.claim.nonce)
         self._link.left(*resident.key)
         self._left.set()
+        self._wake_intake()
+
+    def _on_idle(self, resident: Resident, idle: bool) -> None:
+        """It needs no slot while it only waits."""
+        if idle:
+            self._idle[resident.key] = resident
+            self._wake_intake()
+        else:
+            self._idle.pop(resident.key, None)
+
+    def _make_room(self) -> None:
+        """When memory gets short, whoever has been idle for longest leaves."""
+        if self._idle and len(self._residents) > self._settings.max_resident * CROWDED:
+            next(iter(self._idle.values())).leave_if_idle()
+
+    def _wake_intake(self) -> None:
         for loop in self._loops.values():
             loop.wake()
 
@@ -288,6 +321,7 @@ class Worker(Service):
             self._watch_connection()
             await self._claims.sweep()
             self._commits.sweep()
+            self._outcomes.sweep(list(self._residents.values()))
             self._link.flush()
             await asyncio.sleep(BEAT_SECONDS)
 

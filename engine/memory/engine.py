@@ -403,4 +403,5 @@ def claimed(row: Row, claim: Claim, now_us: int) -> Claimed:
         cancel=state.cancel is not None,
         cancelling=state.mode == "cancelling",
         floor=state.floor,
+        generation=state.generation,
     )

@@ -3,14 +3,17 @@
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
-from typing import Any, ClassVar, NoReturn, overload
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Generic, NoReturn, overload
 from uuid import UUID
 
+from ..children import OnEnd
+from ..context import Child as _Child
 from ..context import Context as _Context
 from ..context import Level, P, R, T
 from ..operations import Saved
 from ..ports import Durability, Why
+from ..starts import Startable
 from .face import Face
 
 
@@ -69,6 +72,147 @@ class Context(Face[_Context]):
         """Put `<name>/` before the keys of all operations inside, for instance in the turns of a loop."""
         return self._inner.scope(name)
 
+    @overload
+    def sleep(self, delay: timedelta, /) -> None: ...
+
+    @overload
+    def sleep(self, key: str, delay: timedelta, /) -> None: ...
+
+    def sleep(self, key: Any, delay: Any = None, /) -> None:
+        """Sleep for `delay`, which may be months: the deadline is in the log, counted once, whatever happens meanwhile.
+
+        An instance that only waits leaves its process (see `linger` of `@workflow`) and is woken. Without a key one is
+        made of the duration.
+        """
+        self._call(lambda: self._inner.sleep(key, delay))
+
+    @overload
+    def durable_sleep(self, delay: timedelta, /) -> None: ...
+
+    @overload
+    def durable_sleep(self, key: str, delay: timedelta, /) -> None: ...
+
+    def durable_sleep(self, key: Any, delay: Any = None, /) -> None:
+        """Another name for `sleep`."""
+        self._call(lambda: self._inner.durable_sleep(key, delay))
+
+    @overload
+    def sleep_until(self, when: datetime, /) -> None: ...
+
+    @overload
+    def sleep_until(self, key: str, when: datetime, /) -> None: ...
+
+    def sleep_until(self, key: Any, when: Any = None, /) -> None:
+        """Sleep until `when`, by the platform's clock; not at all if that has passed. It needs a time zone."""
+        self._call(lambda: self._inner.sleep_until(key, when))
+
+    @overload
+    def wait_signal(
+        self, name: str, *, type: type[T], timeout: timedelta | None = None, key: str | None = None
+    ) -> T: ...
+
+    @overload
+    def wait_signal(self, name: str, *, timeout: timedelta | None = None, key: str | None = None) -> Any: ...
+
+    def wait_signal(
+        self, name: str, *, type: Any = Any, timeout: timedelta | None = None, key: str | None = None
+    ) -> Any:
+        """Wait for a signal of that name, and give its data, read as `type`. One that has come before counts.
+
+        Several signals of a name go to the waits for it in order. Two waits for one name at once need a `key` each.
+
+        Raises:
+            SignalTimeout: none came within `timeout`; the same after a resume. (It is a `TimeoutError`.)
+            InvalidInput: its data is no `type`.
+        """
+        return self._call(lambda: self._inner.wait_signal(name, type=type, timeout=timeout, key=key))
+
+    @overload
+    def call(self, workflow: Startable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    def call(
+        self,
+        workflow: Startable[..., R],
+        /,
+        *args: Any,
+        key: str | None,
+        id: str | None = None,
+        on_end: OnEnd = ...,
+        **kwargs: Any,
+    ) -> R: ...
+
+    @overload
+    def call(
+        self, workflow: Startable[..., R], /, *args: Any, id: str | None, on_end: OnEnd = ..., **kwargs: Any
+    ) -> R: ...
+
+    @overload
+    def call(self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, **kwargs: Any) -> R: ...
+
+    @overload
+    def call(
+        self,
+        workflow: str,
+        input: Mapping[str, object] | None = None,
+        /,
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        on_end: OnEnd = ...,
+    ) -> Any: ...
+
+    def call(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a workflow as a child and wait for its result: once, however often this code is run again.
+
+        A `Workflow` with its arguments, or a workflow's name with its input by parameter. `key` is made of the input
+        unless given, and the child's `id` of the key; `on_end` says what becomes of it when this instance ends first:
+        `"cancel"` it (default), `"leave"` it, or `"wait"` for it.
+
+        Raises:
+            ChildFailed: it failed, or could not be started. ChildCancelled: it was cancelled.
+        """
+        return self._call(lambda: self._inner.call(workflow, *args, **kwargs))
+
+    @overload
+    def start_child(self, workflow: Startable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Child[R]": ...
+
+    @overload
+    def start_child(
+        self,
+        workflow: Startable[..., R],
+        /,
+        *args: Any,
+        key: str | None,
+        id: str | None = None,
+        on_end: OnEnd = ...,
+        **kwargs: Any,
+    ) -> "Child[R]": ...
+
+    @overload
+    def start_child(
+        self, workflow: Startable[..., R], /, *args: Any, id: str | None, on_end: OnEnd = ..., **kwargs: Any
+    ) -> "Child[R]": ...
+
+    @overload
+    def start_child(self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, **kwargs: Any) -> "Child[R]": ...
+
+    @overload
+    def start_child(
+        self,
+        workflow: str,
+        input: Mapping[str, object] | None = None,
+        /,
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        on_end: OnEnd = ...,
+    ) -> "Child[Any]": ...
+
+    def start_child(self, workflow: Any, /, *args: Any, **kwargs: Any) -> "Child[Any]":
+        """Start a child as `call` does, and go on; returns when the journal has the request."""
+        return Child(self._call(lambda: self._inner.start_child(workflow, *args, **kwargs)), self._host)
+
     def uuid(self, key: str) -> UUID:
         """The same UUID in every attempt, and another one after `continue_as`."""
         return self._inner.uuid(key)
@@ -112,3 +256,16 @@ class Context(Face[_Context]):
     def stopping(self) -> Why | None:
         """Why the instance must leave its process, once it must."""
         return self._inner.stopping
+
+
+class Child(Face[_Child[R]], Generic[R]):
+    """A child workflow that this instance has started. `R` is what it returns."""
+
+    @property
+    def id(self) -> str:
+        """The child's id, by which a client reaches it."""
+        return self._inner.id
+
+    def result(self) -> R:
+        """Wait for its end. Raises `ChildFailed`, `ChildCancelled`; the same in every attempt."""
+        return self._call(lambda: self._inner.result())

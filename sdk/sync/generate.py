@@ -27,7 +27,7 @@ class Source(NamedTuple):
 
 
 FACES: Final = (
-    Source("runtara.sdk.context", ("Context",)),
+    Source("runtara.sdk.context", ("Context", "Child")),
     Source("runtara.sdk.client", ("Client", "Handle"), ".host:new_host"),
     Source("runtara.sdk.instance", ("Instance",), ".host:new_host"),
 )

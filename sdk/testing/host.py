@@ -20,6 +20,7 @@ from runtara.protocol.records import AnyRecord, Record, Report, Started
 from runtara.protocol.subjects import Channel, Source
 
 from ..execution import Execution
+from ..idle import IdleWatch
 from ..resident import AnyWorkflow, Resident
 from .outlet import MemoryOutlet
 
@@ -61,6 +62,7 @@ class MemoryHost:
         self._process = 0
         self._burial: asyncio.Task[None] | None = None
         self._outside = copy_context()
+        self._watch: IdleWatch | None = None
         bus.on_run = self._take
         self._join()
 
@@ -129,13 +131,20 @@ class MemoryHost:
 
     # taking
 
+    def _watching(self) -> IdleWatch:
+        """What looks for idle instances, by the platform's clock."""
+        if self._watch is None:
+            self._watch = self._outside.run(IdleWatch, asyncio.get_running_loop(), self._bus.clock)
+        return self._watch
+
     def _take(self, request: RunRequest) -> bool:
         workflow = self.workflows.get(request.workflow)
         if workflow is None or self._burial is not None or request.tenant != self._tenant:
             return False
         resident = Resident(
-            workflow, request, self._outlet, history=_whole, on_left=self._on_left, clock=self._bus.clock
-        )
+            workflow, request, self._outlet, history=_whole, on_left=self._on_left, clock=self._bus.clock,
+            watch=self._watching(), on_idle=_ignore,
+        )  # fmt: skip
         claim = self._claim(request, resident.on_answer)
         if claim is not None:
             self.residents[resident.key] = resident
@@ -196,6 +205,10 @@ class MemoryHost:
             return stored
         self.die()
         return asyncio.get_running_loop().create_future()
+
+
+def _ignore(resident: Resident, idle: bool) -> None:
+    """There is room for all."""
 
 
 async def _whole(claimed: Claimed) -> Claimed:

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from runtara.engine.memory import MemoryBus
 
-from ..execution import Execution
 from .host import MemoryHost
 
 PATIENCE_SECONDS: Final = 0.02
@@ -46,22 +45,10 @@ class Stillness:
 
     def _all_wait(self) -> bool:
         for resident in self._host.residents.values():
-            if resident.execution is None or not self._waits(resident.execution):
+            execution = resident.execution
+            if execution is None or not execution.stands_still(self._bus.clock.sleepers):
                 return False
         return True
-
-    def _waits(self, execution: Execution) -> bool:
-        return all(self._sleeps(task) for task in execution.tasks)
-
-    def _sleeps(self, future: "asyncio.Future[Any]") -> bool:
-        """Whether only the clock can resolve this."""
-        if future in self._bus.clock.sleepers:
-            return True
-        if isinstance(future, asyncio.Task):
-            waits_for = getattr(future, "_fut_waiter", None)
-            return waits_for is not None and self._sleeps(waits_for)
-        gathered: list[asyncio.Future[Any]] = getattr(future, "_children", [])
-        return bool(gathered) and all(child.done() or self._sleeps(child) for child in gathered)
 
 
 def _is_idle(loop: asyncio.AbstractEventLoop) -> bool:

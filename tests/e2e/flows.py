@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
+from runtara.protocol.errors import ChildCancelled, ChildFailed, SignalTimeout
 from runtara.sdk.context import Context
 from runtara.sdk.step import step
 from runtara.sdk.workflow import workflow
@@ -75,3 +78,97 @@ async def rounds(ctx: Context, folder: str, left: int, keys: list[str]) -> list[
     if left:
         await ctx.continue_as(folder=folder, left=left - 1, keys=keys)
     return keys
+
+
+@workflow(linger=timedelta(0))
+async def naps(ctx: Context, folder: str, seconds: float, times: int = 1) -> int:
+    """Leaves its process for each nap, with a step before and behind it."""
+    total = 0
+    for n in range(times):
+        total += await note(folder, 2 * n)
+        with ctx.scope(str(n)):
+            await ctx.sleep("nap", timedelta(seconds=seconds))
+        total += await note(folder, 2 * n + 1)
+    return total
+
+
+@workflow(linger=timedelta(minutes=5))
+async def dozes(ctx: Context, folder: str, seconds: float) -> int:
+    """Sleeps in memory."""
+    await note(folder, 0)
+    await ctx.sleep(timedelta(seconds=seconds))
+    return await note(folder, 1)
+
+
+@workflow(linger=timedelta(0))
+async def collect(ctx: Context, count: int, name: str = "item") -> list[object]:
+    """Waits for signals, one after another, outside of memory."""
+    return [await ctx.wait_signal(name) for _ in range(count)]
+
+
+@workflow(linger=timedelta(minutes=5))
+async def collect_in_memory(ctx: Context, count: int, name: str = "item") -> list[object]:
+    return [await ctx.wait_signal(name) for _ in range(count)]
+
+
+@workflow(linger=timedelta(0))
+async def approval(ctx: Context, seconds: float) -> str:
+    try:
+        return await ctx.wait_signal("approved", type=str, timeout=timedelta(seconds=seconds))
+    except SignalTimeout:
+        return "nobody"
+
+
+@workflow(linger=timedelta(0), timeout=timedelta(seconds=1))
+async def waits_too_long(ctx: Context) -> None:
+    await ctx.wait_signal("never")
+
+
+@workflow(linger=timedelta(0))
+async def waits_and_works(ctx: Context, folder: str, steps: int) -> object:
+    """A wait beside work: it stays in memory until the work is done."""
+
+    async def work() -> None:
+        for n in range(steps):
+            await note(folder, n)
+            await asyncio.sleep(0.02)
+
+    got, _ = await asyncio.gather(ctx.wait_signal("go"), work())
+    return got
+
+
+@workflow
+async def double(ctx: Context, n: int) -> int:
+    return n * 2
+
+
+@workflow
+async def fan_out(ctx: Context, count: int) -> int:
+    """The sum of what many children return."""
+    return sum(await asyncio.gather(*(ctx.call(double, n=n) for n in range(count))))
+
+
+@workflow(linger=timedelta(0))
+async def parent(ctx: Context, child: str, on_end: Literal["cancel", "leave", "wait"] = "cancel") -> str:
+    """Starts a child that waits for a signal `item`, and tells how that ended."""
+    started = await ctx.start_child("collect", {"count": 1}, id=child, on_end=on_end)
+    if on_end != "cancel":
+        return started.id
+    try:
+        return f"got {await started.result()}"
+    except ChildCancelled:
+        return "cancelled"
+
+
+@workflow(linger=timedelta(0))
+async def unlucky_parent(ctx: Context, child: str) -> str:
+    try:
+        await ctx.call(child, {"why": "it had to"})
+    except ChildFailed as exc:
+        return f"{exc.attributes['type']}: {exc.attributes['message']}"
+    return "no error"
+
+
+@workflow
+async def collect_from_failing(ctx: Context) -> None:
+    await ctx.call(fail, why="always")

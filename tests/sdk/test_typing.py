@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, assert_type
 
-from runtara.sdk import Context, Retry, Saved, Workflow, step, sync, workflow
+from runtara.sdk import Child, Context, Retry, Saved, Workflow, step, sync, workflow
 
 
 @step
@@ -32,6 +32,17 @@ async def fulfil(ctx: Context, order_ids: list[str], rush: bool = False) -> str:
     assert_type(await ctx.checkpoint("c", {"a": 1}), Saved[dict[str, int]])
     assert_type(await ctx.now("n"), datetime)
     assert_type(await ctx.run_in_thread(optioned, "a"), list[str])
+    await ctx.sleep(timedelta(days=1))
+    await ctx.sleep("key", timedelta(days=1))
+    assert_type(await ctx.wait_signal("s", type=int, timeout=timedelta(days=1)), int)
+    assert_type(await ctx.wait_signal("s", key="again"), Any)
+    assert_type(await ctx.call(named, count=1), int)
+    assert_type(await ctx.call(named, 1, key="k"), int)
+    assert_type(await ctx.call("named", {"count": 1}, id="i"), Any)
+    child = await ctx.start_child(named, count=1)
+    assert_type(child, Child[int])
+    assert_type(await child.result(), int)
+    assert_type(await ctx.start_child(blocking, count=2, on_end="leave"), Child[bytes])
     return ""
 
 
@@ -46,6 +57,9 @@ def blocking(ctx: sync.Context, count: int) -> bytes:
     assert_type(ctx.step("k", bare, "a"), float)
     assert_type(ctx.step("l", optioned, "a"), list[str])
     assert_type(ctx.checkpoint("c", 1), Saved[int])
+    assert_type(ctx.wait_signal("s", type=int), int)
+    assert_type(ctx.call(named, count=1), int)
+    assert_type(ctx.start_child(named, count=1).result(), int)
     return b""
 
 
@@ -59,6 +73,10 @@ def wrong(ctx: Context) -> None:
     fulfil.encode_input(["a"], lush=True)  # type: ignore[call-arg]
     _ = bare(1)  # type: ignore[arg-type]
     ctx.step("k", optioned, 1)  # type: ignore[call-overload]
+    ctx.sleep(5)  # type: ignore[call-overload]
+    ctx.call(named, count="1")  # type: ignore[call-overload]
+    ctx.call(named, size=1)  # type: ignore[call-overload]
+    ctx.start_child(named)  # type: ignore[call-overload]
     step(retries=3)  # type: ignore[call-overload]
 
 

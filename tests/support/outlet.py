@@ -12,9 +12,30 @@ from typing import Any, TypeVar
 import orjson
 from msgspec import Raw
 
-from runtara.protocol.events import StepFailed, encode_data
+from runtara.protocol.errors import WireError
+from runtara.protocol.events import (
+    ChildRequested,
+    SleepStarted,
+    StepFailed,
+    WaitAbandoned,
+    WaitResolved,
+    WaitStarted,
+    encode_data,
+)
+from runtara.protocol.ids import child_id
 from runtara.protocol.messages import Claimed, Memo
-from runtara.protocol.records import NO_DATA, Checkpointed, Completed, Custom, Options, Record, Report, StepFailure
+from runtara.protocol.records import (
+    NO_DATA,
+    Checkpointed,
+    Completed,
+    Custom,
+    Options,
+    Parked,
+    Record,
+    Report,
+    StepFailure,
+    Unparked,
+)
 from runtara.sdk.execution import Execution
 from runtara.sdk.workflow import Workflow
 
@@ -104,12 +125,36 @@ class MemoryOutlet:
                 yield Memo(key=record.key, version=number, type="StepFailed", data=data)
             elif isinstance(record, Custom):
                 yield Memo(key=record.key, version=number, type="CustomEvent", data=NO_DATA)
+            elif isinstance(record, Parked):
+                event = _wait_event(record)
+                yield Memo(key=record.key, version=number, type=type(event).__name__, data=Raw(encode_data(event)))
+            elif isinstance(record, Unparked):
+                yield Memo(key=record.key, version=number, type="WaitAbandoned", data=Raw(encode_data(WaitAbandoned())))
 
     def check_numbers(self) -> None:
         """Reports are numbered from 1 without gaps, and every key has one outcome."""
         reports = [record for record in self.records if isinstance(record, Report)]
         assert [report.seq for report in reports] == list(range(1, len(reports) + 1))
         assert len(set(self.keys)) == len(self.keys)
+
+
+def _wait_event(record: Parked) -> SleepStarted | WaitStarted | ChildRequested:
+    """What the engine makes of the record."""
+    due_us = record.until_us if record.for_us is None else journal_us() + record.for_us
+    if record.kind == "sleep":
+        assert due_us is not None
+        return SleepStarted(due_us=due_us)
+    if record.kind == "signal":
+        assert record.name is not None
+        return WaitStarted(name=record.name, due_us=due_us)
+    assert record.child is not None
+    return ChildRequested(child=record.child.instance or child_id("i-1", record.key), request=record.child)
+
+
+def outcome(key: str, kind: str, data: object = None, error: WireError | None = None, version: int = 1_000) -> Memo:
+    """The engine's word on a wait."""
+    event = WaitResolved(outcome=kind, data=Raw(orjson.dumps(data)), error=error)  # type: ignore[arg-type]
+    return Memo(key=key, version=version, type="WaitResolved", data=Raw(encode_data(event)))
 
 
 def claimed(
