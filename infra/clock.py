@@ -39,6 +39,10 @@ class JournalClock:
         """Negative if that is past."""
         return (due_us - self.now_us()) / 1e6
 
+    def monotonic(self) -> float:
+        """Seconds by the steady clock."""
+        return _steady_us() / 1e6
+
     def utc_us(self) -> int:
         """What the machine's own clock shows, for those who ask what time it is."""
         return time.time_ns() // 1_000

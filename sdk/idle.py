@@ -85,8 +85,8 @@ class Idleness:
     def _lingered(self) -> None:
         self._timer = None
         keys = self.keys()
-        due = self._parks.next_due(keys)
-        if keys and (due is None or self._parks.clock.seconds_until(due) > STAY_FACTOR * self._linger):
+        seconds = self._parks.seconds_until_due(keys)
+        if keys and (seconds is None or seconds > STAY_FACTOR * self._linger):
             self._leave(keys)
 
     def _set(self, value: bool) -> None:

@@ -38,14 +38,14 @@ class Parks:
         self._loop = asyncio.get_running_loop()
         self._outside = copy_context()
         self._by_key: dict[str, list[Waiting]] = {}
-        self._due: dict[str, int] = {}
+        self._due: dict[str, float] = {}
         self.waiting: dict[asyncio.Future[Waited], str] = {}
         self.since = 0.0  # when the oldest wait, or the last question about it, was
 
-    async def outcome(self, key: str, *, due_us: int | None = None) -> Waited:
-        """Wait for the outcome of `key`; `due_us` is when a sleep ends."""
+    async def outcome(self, key: str, *, due: float | None = None) -> Waited:
+        """Wait for the outcome of `key`; `due` is when a sleep ends, by `clock.monotonic`."""
         waiting: Waiting = self._loop.create_future()
-        timer = None if due_us is None else self._begin_sleep(key, due_us)
+        timer = None if due is None else self._begin_sleep(key, due)
         self._enter(key, waiting)
         try:
             outcome = await waiting
@@ -76,13 +76,14 @@ class Parks:
         """Whether a step is in flight; one that waits itself would be cut in half."""
         return self._gate.in_flight > 0
 
-    def next_due(self, keys: Iterable[str]) -> int | None:
-        """When the first of these ends by the clock, as far as that is known."""
-        return min((self._due[key] for key in keys if key in self._due), default=None)
+    def seconds_until_due(self, keys: Iterable[str]) -> float | None:
+        """Until the first of these ends by the clock, as far as that is known."""
+        now = self.clock.monotonic()
+        return min((self._due[key] - now for key in keys if key in self._due), default=None)
 
-    def _begin_sleep(self, key: str, due_us: int) -> Timer:
-        self._due[key] = due_us
-        return self.clock.call_later(self.clock.seconds_until(due_us), self._slept, key, context=self._outside)
+    def _begin_sleep(self, key: str, due: float) -> Timer:
+        self._due[key] = due
+        return self.clock.call_later(due - self.clock.monotonic(), self._slept, key, context=self._outside)
 
     def _slept(self, key: str) -> None:
         self._memos.settle(key, SLEPT)

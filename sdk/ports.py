@@ -61,6 +61,10 @@ class Clock(Protocol):
         """What time it is, for user code."""
         ...
 
+    def monotonic(self) -> float:
+        """Seconds by a clock that nobody sets: for differences, also before the journal's is known."""
+        ...
+
     def seconds_until(self, due_us: int) -> float:
         """Negative if that is past by the journal's clock."""
         ...

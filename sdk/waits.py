@@ -53,7 +53,7 @@ class Waits:
         micros = delay // _MICROSECOND
         if micros < 0:
             raise BadInput(reason=f"a sleep cannot take {delay}: a duration must not be negative")
-        due = self._clock.now_us() + micros
+        due = self._clock.monotonic() + micros / 1e6
         await self._sleep(key, f"sleep~{_duration(micros)}", due, for_us=micros)
 
     async def sleep_until(self, key: str | None, when: datetime) -> None:
@@ -61,7 +61,7 @@ class Waits:
             raise BadInput(reason=f"{when} has no time zone; say which one is meant: datetime(…, tzinfo=UTC)")
         micros = (when - _EPOCH) // _MICROSECOND
         name = f"sleep_until~{when.astimezone(UTC).isoformat()}"
-        await self._sleep(key, name, micros, until_us=micros)
+        await self._sleep(key, name, self._due(micros), until_us=micros)
 
     async def signal(self, name: str, timeout: timedelta | None, kind: object, key: str | None) -> Any:
         check_id(name, "signal")
@@ -89,12 +89,12 @@ class Waits:
 
     # how each begins
 
-    async def _sleep(self, key: str | None, name: str, due: int | None, **how_long: int) -> None:
+    async def _sleep(self, key: str | None, name: str, due: float | None, **how_long: int) -> None:
         found, full = await self.key(key, name)
         outcome = self._memos.answer(found)
         opened = self._memos.opened(found)
         if outcome is None and isinstance(opened, SleepStarted):
-            due = opened.due_us
+            due = self._due(opened.due_us)
         self._check(found, opened, SleepStarted)
         if outcome is None:
             record = None if opened is not None else self.parked(found, kind="sleep", **how_long)
@@ -112,6 +112,11 @@ class Waits:
             record = None if opened is not None else self.parked(found, kind="signal", name=name, for_us=micros)
             outcome = await self._wait(found, full, record, None)
         return _as_wait(found, outcome), found
+
+    def _due(self, due_us: int) -> float:
+        """When that is, by `clock.monotonic`. Far away as long as the journal's time is not known: then the engine says
+        it."""
+        return self._clock.monotonic() + self._clock.seconds_until(due_us)
 
     # shared
 
@@ -138,14 +143,14 @@ class Waits:
         """A record that must be said at once."""
         return self._reports.make(Parked, key=key, **fields)
 
-    async def _wait(self, found: str, full: str, record: Parked | None, due: int | None) -> Waited:
+    async def _wait(self, found: str, full: str, record: Parked | None, due: float | None) -> Waited:
         """Say that it waits, unless that was said, and wait."""
         self._operations.replaying = False
         try:
             if record is not None:
                 await self.say(record)
             known = self._memos.answer(found)  # it may have come before the acknowledgement
-            return known if isinstance(known, Waited) else await self._parks.outcome(found, due_us=due)
+            return known if isinstance(known, Waited) else await self._parks.outcome(found, due=due)
         except asyncio.CancelledError:
             if not self._gate.frozen:
                 self._give_up(found, full)

@@ -63,9 +63,13 @@ class MemoryBus:
     def offer_again(self, request: RunRequest) -> None:
         """A request that was taken by somebody who died before its claim was stored."""
         self.waiting[request.tenant, request.instance, request.attempt] = request
-        self._soon(self.offer)
+        self.offer_soon()
 
-    def offer(self) -> None:
+    def offer_soon(self) -> None:
+        """Somebody can take requests now."""
+        self._soon(self._offer)
+
+    def _offer(self) -> None:
         """Offer what waits in the run queue, oldest first."""
         for key, request in list(self.waiting.items()):
             if self.on_run(request):
@@ -128,7 +132,7 @@ class MemoryBus:
         match out:
             case RunDue(request):
                 self.waiting[request.tenant, request.instance, request.attempt] = request
-                self._soon(self.offer)
+                self.offer_soon()
             case Withdrawn(tenant, instance, attempt):
                 self.waiting.pop((tenant, instance, attempt), None)
             case ToWorker(tenant, worker, message):

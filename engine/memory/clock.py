@@ -50,6 +50,9 @@ class VirtualClock:
     def now_us(self) -> int:
         return self._now_us
 
+    def monotonic(self) -> float:
+        return self._now_us / 1e6
+
     def utc_us(self) -> int:
         return self._now_us
 

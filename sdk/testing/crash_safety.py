@@ -177,4 +177,5 @@ def _keys(bus: MemoryBus) -> frozenset[Key]:
 
 def _describe(record: Record) -> str:
     kind, key = str(record.__struct_config__.tag), getattr(record, "key", None)
-    return f"{kind} {key!r}" if key is not None else kind
+    what = f"{kind} {key!r}" if key is not None else kind
+    return what if record.instance == INSTANCE else f"{what} of {record.instance}"

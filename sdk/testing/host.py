@@ -76,6 +76,8 @@ class MemoryHost:
             raise InvalidTarget(target=repr(workflow), reason=reason)
         self.workflows[workflow.name] = workflow
         self._bus.engine.register(self._tenant, workflow.registration(code_version="", kind=KIND))
+        if self._bus.waiting:
+            self._bus.offer_soon()
 
     @property
     def is_busy(self) -> bool:
@@ -128,6 +130,7 @@ class MemoryHost:
         self._bus.fold_soon()
         for request in unstored:
             self._bus.offer_again(msgspec.structs.replace(request, first=False))
+        self._bus.offer_soon()
 
     # taking
 
