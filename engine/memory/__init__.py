@@ -8,7 +8,7 @@ leases, commits that fail.
 from .bus import MemoryBus
 from .clock import VirtualClock, VirtualTimer
 from .engine import Answer, Ended, MemoryEngine, Out, RunDue, ToWorker
-from .rows import Row, memos, view
+from .rows import Row, done_of, memos, view
 
 __all__ = [
     "Answer",
@@ -21,6 +21,7 @@ __all__ = [
     "ToWorker",
     "VirtualClock",
     "VirtualTimer",
+    "done_of",
     "memos",
     "view",
 ]

@@ -12,13 +12,11 @@ from difflib import get_close_matches
 from typing import Final
 
 import msgspec
-from msgspec import Raw
 
 from runtara.protocol.errors import RuntaraError, UnknownWorkflow
 from runtara.protocol.events import AnyEvent, AttemptLost, InstanceCreated
 from runtara.protocol.messages import (
     ClaimAnswer,
-    Claimed,
     CommandAnswer,
     CommitAnswer,
     Control,
@@ -28,7 +26,6 @@ from runtara.protocol.messages import (
     Superseded,
 )
 from runtara.protocol.records import (
-    NO_DATA,
     OF_NO_INSTANCE,
     Absent,
     AnyRecord,
@@ -51,7 +48,7 @@ from runtara.protocol.subjects import Channel, Source
 from ..lifecycle import Claim, Decision, State, check_envelope, decide, effects, outbox_commands
 from .clock import VirtualClock
 from .control import control_messages
-from .rows import Row, memos
+from .rows import Row, claimed, done_of, run_request
 
 PARTITION: Final = 0
 PARTITIONS: Final = 1
@@ -343,7 +340,7 @@ class MemoryEngine:
         was, now = effects(before) if before is not None else None, effects(state)
         self._keep_timers(row, was.timers if was is not None else {}, now.timers)
         if now.run_request is not None and (was is None or now.run_request != was.run_request):
-            self._out.append(RunDue(_request(row)))
+            self._out.append(RunDue(run_request(row)))
         if now.purge is not None and (was is None or now.purge != was.purge):
             self._out.append(Withdrawn(row.tenant, row.instance, now.purge))
         if state.status.is_terminal and (before is None or not before.status.is_terminal):
@@ -363,45 +360,3 @@ class MemoryEngine:
         if isinstance(entry.record, OF_NO_INSTANCE):
             return ""
         return entry.source.tenant or getattr(entry.record, "tenant", None) or ""
-
-
-def _request(row: Row) -> RunRequest:
-    state = row.state
-    return RunRequest(
-        tenant=row.tenant,
-        instance=row.instance,
-        workflow=state.workflow,
-        attempt=state.attempt,
-        first=state.attempt == 1,
-        input=row.input,
-        options=state.options,
-        labels=row.labels,
-    )
-
-
-def done_of(row: Row) -> Done:
-    """How it ended."""
-    result = row.result if row.result is not None else NO_DATA
-    return Done(status=row.state.status, version=row.state.version, result=result, error=row.error)
-
-
-def claimed(row: Row, claim: Claim, now_us: int) -> Claimed:
-    """The answer to a claim: the history up to it."""
-    state = row.state
-    return Claimed(
-        instance=row.instance,
-        attempt=state.attempt,
-        nonce=claim.nonce,
-        version=claim.version,
-        now_us=now_us,
-        workflow=state.workflow,
-        input=Raw(row.input),
-        options=state.options,
-        labels=row.labels,
-        memos=memos(row, up_to=claim.version),
-        pause=state.pause,
-        cancel=state.cancel is not None,
-        cancelling=state.mode == "cancelling",
-        floor=state.floor,
-        generation=state.generation,
-    )

@@ -18,10 +18,10 @@ from runtara.protocol.events import (
     ProgressReported,
     encode_data,
 )
-from runtara.protocol.messages import EventView, InstanceView, Memo, Status
+from runtara.protocol.messages import Claimed, Done, EventView, InstanceView, Memo, RunRequest, Status
 from runtara.protocol.records import NO_DATA, Parent
 
-from ..lifecycle import State, evolve, needs_keys, recorded_keys, served, with_keys
+from ..lifecycle import Claim, State, evolve, needs_keys, recorded_keys, served, with_keys
 
 
 class Row:
@@ -132,3 +132,45 @@ def _note(state: State) -> str | None:
     if state.cancel is not None and not state.status.is_terminal:
         return "cancel requested"
     return "pause requested" if state.pause else None
+
+
+def run_request(row: Row) -> RunRequest:
+    state = row.state
+    return RunRequest(
+        tenant=row.tenant,
+        instance=row.instance,
+        workflow=state.workflow,
+        attempt=state.attempt,
+        first=state.attempt == 1,
+        input=row.input,
+        options=state.options,
+        labels=row.labels,
+    )
+
+
+def done_of(row: Row) -> Done:
+    """How it ended."""
+    result = row.result if row.result is not None else NO_DATA
+    return Done(status=row.state.status, version=row.state.version, result=result, error=row.error)
+
+
+def claimed(row: Row, claim: Claim, now_us: int) -> Claimed:
+    """The answer to a claim: the history up to it."""
+    state = row.state
+    return Claimed(
+        instance=row.instance,
+        attempt=state.attempt,
+        nonce=claim.nonce,
+        version=claim.version,
+        now_us=now_us,
+        workflow=state.workflow,
+        input=Raw(row.input),
+        options=state.options,
+        labels=row.labels,
+        memos=memos(row, up_to=claim.version),
+        pause=state.pause,
+        cancel=state.cancel is not None,
+        cancelling=state.mode == "cancelling",
+        floor=state.floor,
+        generation=state.generation,
+    )

@@ -17,7 +17,6 @@ from runtara.protocol.events import MEMO_TYPES
 from runtara.protocol.records import Checkpointed, Custom, Record, StepFailure
 
 from ..client import Handle
-from ..resident import AnyWorkflow
 from ..workflow import Workflow
 from .effects import Effects, noted_steps
 from .host import Crash
@@ -47,7 +46,7 @@ async def assert_crash_safe(
     state: Callable[[], object] = lambda: None,
     before_each: Callable[[], object] = lambda: None,
     drive: Drive | None = None,
-    hosts: Sequence[AnyWorkflow] = (),
+    hosts: Sequence[Workflow[..., Any]] = (),
     compare: Callable[[Any], object] = lambda result: result,
     same_keys: bool = True,
     **kwargs: Any,
@@ -87,7 +86,7 @@ class Trial:
     def __init__(
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *,
         state: Callable[[], object], before_each: Callable[[], object], drive: Drive | None,
-        hosts: Sequence[AnyWorkflow],
+        hosts: Sequence[Workflow[..., Any]],
     ) -> None:  # fmt: skip
         self._workflow = workflow
         self._args = args

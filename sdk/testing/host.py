@@ -9,7 +9,7 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,7 +21,8 @@ from runtara.protocol.subjects import Channel, Source
 
 from ..execution import Execution
 from ..idle import IdleWatch
-from ..resident import AnyWorkflow, Resident
+from ..resident import Resident
+from ..workflow import Workflow
 from .outlet import MemoryOutlet
 
 KIND = "pool"
@@ -48,7 +49,7 @@ class MemoryHost:
     """`sent` are the records that its processes sent for the journal, in order, the one at which it died included."""
 
     def __init__(self, bus: MemoryBus, tenant: str) -> None:
-        self.workflows: dict[str, AnyWorkflow] = {}
+        self.workflows: dict[str, Workflow[..., Any]] = {}
         self.residents: dict[tuple[str, int], Resident] = {}
         self.crash: Crash | None = None
         self.sent: list[Record] = []
@@ -66,7 +67,7 @@ class MemoryHost:
         bus.on_run = self._take
         self._join()
 
-    def host(self, workflow: AnyWorkflow) -> None:
+    def host(self, workflow: Workflow[..., Any]) -> None:
         """From now on it can be started. Raises `InvalidTarget` if another one has its name."""
         known = self.workflows.get(workflow.name)
         if known is workflow:

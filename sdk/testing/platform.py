@@ -25,7 +25,6 @@ from runtara.protocol.messages import Done, EventView
 
 from ..client import Client, Handle
 from ..ports import Hints
-from ..resident import AnyWorkflow
 from ..results import Watch
 from ..workflow import Workflow
 from .host import MemoryHost
@@ -59,7 +58,11 @@ class MemoryPlatform(Client):
     """
 
     def __init__(
-        self, *workflows: AnyWorkflow, tenant: str = DEFAULT_TENANT, now: datetime = BEGINNING, actor: str | None = None
+        self,
+        *workflows: Workflow[..., Any],
+        tenant: str = DEFAULT_TENANT,
+        now: datetime = BEGINNING,
+        actor: str | None = None,
     ) -> None:
         super().__init__(Settings(tenant=tenant), actor=actor)
         self._clock = VirtualClock((now - _EPOCH) // _MICROSECOND)
@@ -80,7 +83,7 @@ class MemoryPlatform(Client):
         """End everything that still runs."""
         await self._host.close()
 
-    def host(self, *workflows: AnyWorkflow) -> None:
+    def host(self, *workflows: Workflow[..., Any]) -> None:
         """Make these known, as a worker does at its start. Raises `InvalidTarget` if two have one name."""
         for workflow in workflows:
             self._host.host(workflow)

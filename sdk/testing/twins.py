@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from runtara.engine.lifecycle import position
-from runtara.engine.memory import MemoryBus, Row, memos, view
+from runtara.engine.memory import MemoryBus, Row, done_of, memos, view
 from runtara.protocol.errors import InstanceNotFound, Malformed, UnknownWorkflow, from_wire
 from runtara.protocol.messages import (
     CommandAnswer,
@@ -29,7 +29,7 @@ from runtara.protocol.messages import (
     TailRequest,
     WorkflowView,
 )
-from runtara.protocol.records import NO_DATA, AnyCommand, WorkflowForgotten
+from runtara.protocol.records import AnyCommand, WorkflowForgotten
 from runtara.protocol.subjects import Channel, Source
 
 from ..results import Watch
@@ -90,10 +90,7 @@ class MemoryEnds:
         if row is None:
             raise InstanceNotFound(instance=watch.instance, tenant=self._tenant)
         if row.state.status.is_terminal and not watch.ended.done():
-            result = row.result if row.result is not None else NO_DATA
-            watch.ended.set_result(
-                Done(status=row.state.status, version=row.state.version, result=result, error=row.error)
-            )
+            watch.ended.set_result(done_of(row))
         return await asyncio.shield(watch.ended)
 
     def forget(self, instance: str) -> None:
