@@ -25,7 +25,9 @@ from runtara.sdk.client import Client
 
 from .cases import CASES, Case, OurBench
 from .measure import Line, fsync_ms
+from .waiting import WAITING
 
+ALL = {**CASES, **WAITING}
 RESULTS = Path(__file__).parent / "results"
 TARGET = "bench.workflows"
 JOURNAL_BYTES = 512 * 1024 * 1024
@@ -34,7 +36,7 @@ JOURNAL_BYTES = 512 * 1024 * 1024
 def main() -> None:
     options = _parser().parse_args()
     configure("warning")
-    names = options.only or list(CASES)
+    names = options.only or list(ALL)
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="runtara-bench-", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o711)
@@ -42,7 +44,7 @@ def main() -> None:
         for name in names:
             sys.stderr.write(f"{name} …\n")
             data = Path(folder) / name
-            lines += asyncio.run(_measure(CASES[name], data, quick=options.quick, runs=options.runs))
+            lines += asyncio.run(_measure(ALL[name], data, quick=options.quick, runs=options.runs))
     _print(lines, disk)
     file = options.json or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     _write(lines, disk, file, quick=options.quick)
@@ -84,7 +86,7 @@ def _write(lines: list[Line], disk: float, file: Path, *, quick: bool) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the budgets.")
-    parser.add_argument("--only", action="append", choices=list(CASES), help="only this case; may be repeated")
+    parser.add_argument("--only", action="append", choices=list(ALL), help="only this case; may be repeated")
     parser.add_argument("--quick", action="store_true", help="small counts: to see that it works")
     parser.add_argument("--runs", type=int, default=3, help="runs of each case (default 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 
 from runtara.sdk import Context, step, workflow
@@ -95,3 +96,60 @@ async def replays(ctx: Context, steps: int, folder: str) -> float:
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return seconds
+
+
+async def sleep_and_tell(ctx: Context, seconds: float) -> float:
+    await ctx.sleep("nap", timedelta(seconds=seconds))
+    return time.time()
+
+
+@workflow(name="sleeps")
+async def sleeps(ctx: Context, seconds: float) -> float:
+    """When it woke."""
+    return await sleep_and_tell(ctx, seconds)
+
+
+@workflow(name="sleeps-away", linger=timedelta(seconds=0.2))
+async def sleeps_away(ctx: Context, seconds: float) -> float:
+    """When it woke, out of memory."""
+    return await sleep_and_tell(ctx, seconds)
+
+
+@workflow(name="sleeps-here", linger=timedelta(hours=1))
+async def sleeps_here(ctx: Context, seconds: float) -> float:
+    """When it woke, in memory."""
+    return await sleep_and_tell(ctx, seconds)
+
+
+@step
+async def stamp(n: int) -> float:
+    return time.time()
+
+
+async def answer(ctx: Context, count: int) -> list[float]:
+    """When the step behind each signal ran."""
+    stamps = []
+    for n in range(count):
+        await ctx.wait_signal("go")
+        stamps.append(await stamp(n))
+    return stamps
+
+
+@workflow(name="answers-away", linger=timedelta(0))
+async def answers_away(ctx: Context, count: int) -> list[float]:
+    return await answer(ctx, count)
+
+
+@workflow(name="answers-here", linger=timedelta(hours=1))
+async def answers_here(ctx: Context, count: int) -> list[float]:
+    return await answer(ctx, count)
+
+
+@workflow(name="child")
+async def child(ctx: Context, n: int) -> int:
+    return n
+
+
+@workflow(name="fan-out")
+async def fan_out(ctx: Context, count: int) -> int:
+    return sum(await asyncio.gather(*(ctx.call(child, n=n) for n in range(count))))

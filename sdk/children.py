@@ -75,9 +75,16 @@ class Children:
         if known is None:
             known = self._id(key) if id is None else check_id(id, "instance")
             policy: Literal["cancel", "leave"] = "leave" if on_end == "leave" else "cancel"
-            request = ChildRequest(workflow=name, instance=id, input=input, on_end=policy)
-            await self._waits.say(self._waits.parked(key, kind="child", child=request), child=known)
+            asked = ChildRequest(workflow=name, instance=id, input=input, on_end=policy)
+            await self._ask(Request(key, release, known, decode), asked)
         return Request(key, release, known, decode)
+
+    async def _ask(self, request: Request, asked: ChildRequest) -> None:
+        try:
+            await self._waits.say(self._waits.parked(request.key, kind="child", child=asked), child=request.id)
+        except asyncio.CancelledError:
+            self._waits.keys.release(request.release)  # it is on its way: the same call again gets the same child
+            raise
 
     async def result(self, request: Request) -> Any:
         """Wait for its end. Raises `ChildFailed`, `ChildCancelled`."""

@@ -23,6 +23,7 @@ from runtara.infra.settings import Settings
 from runtara.protocol.errors import (
     ResultTimeout,
     RuntaraError,
+    StartConflict,
     WireError,
     WorkflowCancelled,
     WorkflowFailed,
@@ -146,6 +147,35 @@ class Client:
         finally:
             self._results.started()
         return Handle(self, instance, workflow if isinstance(workflow, Workflow) else None, watch)
+
+    @overload
+    async def start_or_signal(
+        self, workflow: Workflow[..., R], *args: Any, id: str, signal: str, data: object = ...,
+        labels: Mapping[str, str] | None = ..., **kwargs: Any,
+    ) -> "Handle[R]": ...  # fmt: skip
+    @overload
+    async def start_or_signal(
+        self, workflow: str, input: Mapping[str, object] | None = None, *, id: str, signal: str, data: object = ...,
+        labels: Mapping[str, str] | None = ...,
+    ) -> "Handle[Any]": ...  # fmt: skip
+    async def start_or_signal(
+        self, workflow: Workflow[..., Any] | str, *args: Any, id: str, signal: str, data: object = None,
+        labels: Mapping[str, str] | None = None, **kwargs: Any,
+    ) -> "Handle[Any]":  # fmt: skip
+        """Signal the instance `id`, which is started first unless it exists, with whatever input.
+
+        Raises `UnknownWorkflow`, `InvalidInput`, `IllegalTransition` (it has ended), `NotConfirmed`.
+        """
+        name, input = named_input(workflow, args, kwargs)
+        start = Start(**self._command(id), workflow=name, input=input, labels=dict(labels or {}))
+        told = Signal(**self._command(id), name=check_id(signal, "signal"), data=Raw(encode(data, key=signal)))
+        started, signalled = await asyncio.gather(  # in one frame, hence in this order
+            self._commands.send(start), self._commands.send(told), return_exceptions=True
+        )
+        for failed in (started, signalled):
+            if isinstance(failed, BaseException) and not isinstance(failed, StartConflict):
+                raise failed
+        return Handle(self, id, workflow if isinstance(workflow, Workflow) else None)
 
     def handle(self, id: str, workflow: Workflow[..., R] | None = None) -> "Handle[R]":
         """The handle of an instance that exists; with `workflow` its result is read as what that returns."""

@@ -27,7 +27,7 @@ from .scope import FRAME
 from .starts import Startable
 from .step import spec_of
 from .values import encode
-from .waits import Waits
+from .waits import Waits, key_and
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -131,7 +131,7 @@ class Context:
         An instance that only waits leaves its process (see `linger` of `@workflow`) and is woken. Without a key one is
         made of the duration.
         """
-        await self._waits.sleep(*_key_and(timedelta, key, delay))
+        await self._waits.sleep(*key_and(timedelta, key, delay))
 
     @overload
     async def durable_sleep(self, delay: timedelta, /) -> None: ...
@@ -139,7 +139,7 @@ class Context:
     async def durable_sleep(self, key: str, delay: timedelta, /) -> None: ...
     async def durable_sleep(self, key: Any, delay: Any = None, /) -> None:
         """Another name for `sleep`."""
-        await self._waits.sleep(*_key_and(timedelta, key, delay))
+        await self._waits.sleep(*key_and(timedelta, key, delay))
 
     @overload
     async def sleep_until(self, when: datetime, /) -> None: ...
@@ -147,7 +147,7 @@ class Context:
     async def sleep_until(self, key: str, when: datetime, /) -> None: ...
     async def sleep_until(self, key: Any, when: Any = None, /) -> None:
         """Sleep until `when`, by the platform's clock; not at all if that has passed. It needs a time zone."""
-        await self._waits.sleep_until(*_key_and(datetime, key, when))
+        await self._waits.sleep_until(*key_and(datetime, key, when))
 
     @overload
     async def wait_signal(
@@ -309,14 +309,6 @@ class Child(Generic[R]):
         """Wait for its end. Raises `ChildFailed`, `ChildCancelled`; the same in every attempt."""
         result: R = await self._children.result(self._request)
         return result
-
-
-def _key_and(kind: type[T], first: str | T, second: T | None) -> tuple[str | None, T]:
-    """The arguments of `fn([key,] value)`."""
-    key, value = (None, first) if second is None else (first, second)
-    if not isinstance(value, kind) or not (key is None or isinstance(key, str)):
-        raise TypeError(f"give a {kind.__name__}, or a key and a {kind.__name__}; not {first!r}, {second!r}")
-    return key, value
 
 
 def current() -> Context:

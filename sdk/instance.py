@@ -11,55 +11,39 @@
 The same script started again goes on where it was: keys that are recorded answer `existing`. Nobody starts it
 but whoever started it the first time; of two that run at once the later one wins.
 
-Invariants: it reports as its instance, so a script that was killed can be started again at once; a state is
-committed by the engine before `checkpoint` returns, hence what follows a new checkpoint runs at most once;
-after its last record, or when another process has taken over, every call raises `Stopped`.
+Invariants: a state is committed by the engine before `checkpoint` returns, hence what follows a new checkpoint runs at
+most once; a wait has the outcome that the engine gives it, and goes on with its deadline when the script is started
+again; after its last record, or when another process has taken over, every call raises `Stopped`.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import re
 import sys
 import time
-from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 import msgspec
 import orjson
 from msgspec import Raw
-from nats.aio.msg import Msg
 
-from runtara.infra.logs import logger
 from runtara.infra.settings import Settings
-from runtara.infra.writer import JournalWriter
 from runtara.protocol.errors import (
-    DuplicateKey,
+    BadInput,
     IllegalTransition,
     InvalidSetting,
-    JournalLost,
-    PlatformUnreachable,
-    Refused,
+    KeyMismatch,
     RuntaraError,
+    SignalTimeout,
     Stopped,
     WireError,
 )
-from runtara.protocol.frames import encode_record
-from runtara.protocol.ids import check_id, check_key, new_nonce, new_token
-from runtara.protocol.messages import (
-    CancelControl,
-    ClaimAnswer,
-    Claimed,
-    Control,
-    Heartbeat,
-    InstanceView,
-    Memo,
-    PauseControl,
-    ResumeControl,
-    Superseded,
-)
+from runtara.protocol.events import SleepStarted
+from runtara.protocol.ids import check_id, check_key
+from runtara.protocol.messages import Memo
 from runtara.protocol.records import (
     Cancelled,
     Checkpointed,
@@ -67,39 +51,34 @@ from runtara.protocol.records import (
     Custom,
     Failed,
     Options,
+    Parked,
     Registered,
     Report,
     Suspended,
+    Unparked,
 )
 
-from .claims import with_all_memos
-from .connection import Connection, connect_bus
 from .failures import describe
-from .heartbeat import BEAT_SECONDS, Heartbeats, Pulse
-from .outlet import Commits, JournalOutlet
+from .keys import Keys
+from .memos import SLEPT, Memos, Outcome, Recorded, Waited
+from .presence import KIND, Presence
 from .values import encode
+from .waits import duration_text, key_and
 
-log = logger("instance")
-
-KIND: Final = "external"
-CONNECT_SECONDS: Final = 10.0
-CLAIM_RESEND_SECONDS: Final = 1.0
-_claim_decoder = msgspec.json.Decoder(list[ClaimAnswer])
-_control_decoder: msgspec.json.Decoder[Control] = msgspec.json.Decoder(Control)
 R = TypeVar("R", bound=Report)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to `checkpoint`. `state` is what is recorded: by this call or, if `existing`, by an earlier run."""
+    """The answer to an operation. `state` is what is recorded: by this call or, if `existing`, by an earlier run.
+
+    Of a wait for a signal it is the signal's data. `should_pause` and `should_cancel` are what people ask for by now.
+    """
 
     existing: bool
     state: Any
     should_pause: bool = False
     should_cancel: bool = False
-
-
-class _Recorded(msgspec.Struct):
-    value: Raw
 
 
 class Instance:
@@ -109,18 +88,12 @@ class Instance:
         self._id = check_id(instance, "instance")
         self._workflow = check_id(workflow or _script_name(), "workflow")
         self._settings = settings
-        self._worker = f"s-{new_token()}"
-        self._nonce = new_nonce()
-        self._attempt = 0
+        self._presence = Presence(settings, self._id, self)
         self._seq = 0
-        self._memos: dict[str, Memo] = {}
-        self._used: set[str] = set()
-        self._pause = False
-        self._cancel = False
-        self._stopped: str | None = "it is not registered"
-        self._pulse = Pulse()
-        self._stack = AsyncExitStack()
-        self._claim: asyncio.Future[ClaimAnswer] | None = None
+        self._memos = Memos()
+        self._keys = Keys(None)
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._waits_since = 0.0
 
     @classmethod
     def connect(cls, settings: Settings | None = None, *, workflow: str | None = None) -> "Instance":
@@ -163,28 +136,24 @@ class Instance:
         `input` (an object of named values) counts when the instance is created. Raises `IllegalTransition` if it
         has ended, `PlatformUnreachable` if nobody answers.
         """
-        if self._claim is not None:
+        if self._presence.is_open:
             raise IllegalTransition(command="register", instance=self.id, status="registered already")
         record = Registered(
             instance=self.id,
             workflow=self._workflow,
-            worker=self._worker,
-            nonce=self._nonce,
+            worker=self._presence.worker,
+            nonce=self._presence.nonce,
             input=Raw(encode({} if input is None else input, key="input")),
             options=Options(runner=KIND),
             labels=labels or {},
         )
-        try:
-            await self._open()
-            self._begin(await with_all_memos(self._connection, await self._claimed(record)))
-        except BaseException:
-            await self.close()
-            raise
+        claimed = await self._presence.open(record)
+        self._memos = Memos(claimed.memos, claimed.now_us)
 
     async def close(self) -> None:
         """Leave without a last record: for the platform this process is gone."""
-        self._stop("it was closed")
-        await self._stack.aclose()
+        self._presence.stop("it was closed")
+        await self._presence.close()
 
     async def completed(self, result: object = None) -> None:
         """The end, with a result."""
@@ -201,7 +170,7 @@ class Instance:
 
     async def suspended(self) -> None:
         """Leave for now: because a pause was asked for, or of the script's own accord; started again it goes on."""
-        await self._end(Suspended, reason="pause" if self._pause else "self")
+        await self._end(Suspended, reason="pause" if self._presence.pause else "self")
 
     # operations
 
@@ -211,10 +180,11 @@ class Instance:
         Raises `DuplicateKey` if this run used the key before, `StateTooLarge`, `StateNotRepresentable`.
         """
         self._use(key)
-        memo = self._memos.get(key)
-        if memo is not None:
-            value = orjson.loads(bytes(msgspec.json.decode(memo.data, type=_Recorded).value))
-            return self._saved(existing=True, state=value)
+        outcome = self._memos.answer(key)
+        if outcome is not None:
+            if not isinstance(outcome, Recorded):
+                raise KeyMismatch(key=key, reason="it was not recorded by a checkpoint")
+            return self._saved(existing=True, state=orjson.loads(bytes(outcome.value)))
         data = encode(state, key=key)
         report = self._report(Checkpointed, key=key, data=Raw(b'{"kind":"checkpoint","value":' + data + b"}"))
         await self._committed(report)
@@ -225,171 +195,179 @@ class Instance:
 
         Its key is made from name and data unless given.
         """
+        self._check()
         check_id(name, "event")
         text = encode(data, key=name)
-        key = key or self._emit_key(name, text)
-        self._use(key)
-        if key not in self._memos:
+        if key is None:
+            key, _ = self._keys.of_wait("", None, f"{name}~{_digest(text)}", self._memos.is_abandoned)
+        else:
+            self._use(key)
+        if self._memos.answer(key) is None:
             await self._stored(self._report(Custom, key=key, name=name, data=Raw(text)))
+
+    @overload
+    async def durable_sleep(self, delay: timedelta, /) -> Checkpoint: ...
+    @overload
+    async def durable_sleep(self, key: str, delay: timedelta, /) -> Checkpoint: ...
+    async def durable_sleep(self, key: Any, delay: Any = None, /) -> Checkpoint:
+        """Sleep for `delay`, counted once from the first run that says so. The process stays, and may be killed.
+
+        Raises `DuplicateKey`; `Stopped` if the instance has ended meanwhile.
+        """
+        key, delay = key_and(timedelta, key, delay)
+        if delay < timedelta(0):
+            raise BadInput(reason=f"a sleep cannot take {delay}: a duration must not be negative")
+        found = self._wait_key(key, f"sleep~{duration_text(delay // _MICROSECOND)}")
+        existing = self._memos.answer(found) is not None
+        if not existing:
+            seconds = delay.total_seconds()
+            opened = self._memos.opened(found)
+            if isinstance(opened, SleepStarted):
+                seconds = self._memos.clock.seconds_until(opened.due_us)
+            due = asyncio.get_running_loop().time() + seconds
+            await self._outcome(found, due=due, kind="sleep", for_us=delay // _MICROSECOND)
+        return self._saved(existing=existing, state=None)
+
+    async def wait_signal(self, name: str, *, timeout: timedelta | None = None, key: str | None = None) -> Checkpoint:
+        """Wait for a signal of that name; its data is the answer's `state`. One that has come before counts.
+
+        Raises `SignalTimeout` if none came within `timeout`; `Stopped` if the instance has ended meanwhile.
+        """
+        check_id(name, "signal")
+        if timeout is not None and timeout < timedelta(0):
+            raise BadInput(reason=f"a wait for a signal cannot take {timeout}: a duration must not be negative")
+        found = self._wait_key(key, f"signal~{name}")
+        existing = self._memos.answer(found) is not None
+        for_us = None if timeout is None else timeout // _MICROSECOND
+        outcome = await self._outcome(found, due=None, kind="signal", name=name, for_us=for_us)
+        if outcome.outcome == "timeout":
+            raise SignalTimeout(key=found, name=name)
+        return self._saved(existing=existing, state=orjson.loads(bytes(outcome.data)))
 
     @property
     def should_pause(self) -> bool:
         """Somebody asked to pause: call `suspended()` at the next good place."""
-        return self._pause
+        return self._presence.pause
 
     @property
     def should_cancel(self) -> bool:
         """Somebody asked to cancel: clean up and call `cancelled()`."""
-        return self._cancel
+        return self._presence.cancel
+
+    # what it is told
+
+    def resolved(self, memo: Memo) -> None:
+        """A wait has its outcome."""
+        self._memos.add(memo)
+        self._wake(memo.key)
+
+    def waits_longer_than(self, seconds: float) -> bool:
+        now = time.monotonic()
+        overdue = bool(self._waiting) and now - self._waits_since > seconds
+        if overdue:
+            self._waits_since = now
+        return overdue
+
+    def on_stop(self) -> None:
+        for key in list(self._waiting):
+            self._wake(key)
 
     # inside
 
-    async def _open(self) -> None:
-        settings = self._settings
-        connection = await Connection.open(
-            settings, user=self._worker, name=f"runtara {self.id}", patience=CONNECT_SECONDS
-        )
-        self._connection = await self._stack.enter_async_context(connection)
-        bus, subjects, tenant = connection.bus, connection.subjects, connection.tenant
-        self._partition = connection.partition(self.id)
-        self._writer = JournalWriter(
-            bus, lambda partition: subjects.instance_reports(partition, tenant, self.id), on_fatal=self._on_fatal
-        )
-        self._stack.push_async_callback(self._writer.close)
-        self._commits = Commits(connection)
-        self._stack.push_async_callback(self._commits.close)
-        self._outlet = JournalOutlet(connection, self._writer, self._commits, self._partition, self._stop)
-        self._claim = asyncio.get_running_loop().create_future()
-        await self._commits.open()
-        await bus.subscribe(f"{connection.inbox}.claims", self._on_answer)
-        await bus.subscribe(subjects.control(tenant, self._worker), self._on_control)
-        sweeper = asyncio.create_task(self._sweep(), name=f"instance {self.id}")
-        self._stack.push_async_callback(_cancelled, sweeper)
-        await self._stack.enter_async_context(self._heartbeats(connection))
+    async def _outcome(self, key: str, *, due: float | None, **parked: object) -> Waited:
+        """The outcome of the wait under `key`, begun now unless it was."""
+        outcome = self._memos.answer(key)
+        if outcome is None:
+            try:
+                if self._memos.opened(key) is None:
+                    await self._stored(self._report(Parked, key=key, **parked))
+                outcome = await self._wait(key, due)
+            except asyncio.CancelledError:
+                await self._give_up(key)
+                raise
+        if not isinstance(outcome, Waited):
+            raise KeyMismatch(key=key, reason="it was not recorded by a wait")
+        return outcome
 
-    def _heartbeats(self, connection: Connection) -> Heartbeats:
-        settings = self._settings
+    async def _wait(self, key: str, due: float | None) -> Outcome:
         loop = asyncio.get_running_loop()
-        return Heartbeats(
-            lambda: connect_bus(settings, user=f"{self._worker}-h", name=f"runtara {self.id} heartbeats"),
-            connection.subjects.heartbeat(connection.tenant, self._worker),
-            self._pulse,
-            Heartbeat(worker=self._worker, kind=KIND, capacity=1),
-            on_failure=lambda error: loop.call_soon_threadsafe(self._stop, f"its heartbeats failed: {error}"),
-        )
+        self._waits_since = time.monotonic()
+        timer = loop.call_at(due, self._slept, key) if due is not None else None
+        try:
+            while (outcome := self._memos.answer(key)) is None:
+                self._check()
+                self._waiting[key] = loop.create_future()
+                await self._waiting[key]
+            return outcome
+        finally:
+            self._waiting.pop(key, None)
+            if timer is not None:
+                timer.cancel()
 
-    async def _claimed(self, record: Registered) -> Claimed:
-        """Send the claim, every second, until it is answered."""
-        claim = self._claim
-        assert claim is not None
-        encoded = encode_record(msgspec.structs.replace(record, reply=f"{self._connection.inbox}.claims"))
-        deadline = time.monotonic() + CONNECT_SECONDS
-        while not claim.done():
-            if time.monotonic() > deadline:
-                raise PlatformUnreachable(reason=f"the registration of {self.id} was not answered")
-            await asyncio.wait({self._writer.send(self._partition, encoded)}, timeout=CLAIM_RESEND_SECONDS)
-            await asyncio.wait({claim}, timeout=CLAIM_RESEND_SECONDS)
-        answer = claim.result()
-        if isinstance(answer, Claimed):
-            return answer
-        view = await self._connection.call("get", {}, InstanceView, instance=self.id)
-        if view.status.is_terminal:
-            raise IllegalTransition(command="register", instance=self.id, status=str(view.status))
-        raise Refused(reason=f"{self.id} cannot be registered: {answer.reason or view.status}")
+    async def _give_up(self, key: str) -> None:
+        """The script no longer waits: the signal goes to whoever waits next."""
+        self._memos.abandon(key)
+        if self._presence.stopped is None:
+            await self._stored(self._report(Unparked, key=key))
 
-    def _begin(self, claimed: Claimed) -> None:
-        self._attempt = claimed.attempt
-        for memo in claimed.memos:
-            self._memos.setdefault(memo.key, memo)
-        self._pause, self._cancel = claimed.pause, claimed.cancel or claimed.cancelling
-        self._stopped = None
+    def _slept(self, key: str) -> None:
+        self._memos.settle(key, SLEPT)
+        self._wake(key)
 
-    def _on_answer(self, msg: Msg) -> None:
-        with contextlib.suppress(msgspec.MsgspecError):
-            for answer in _claim_decoder.decode(msg.data):
-                if self._claim is not None and not self._claim.done() and answer.nonce == self._nonce:
-                    self._claim.set_result(answer)
-
-    def _on_control(self, msg: Msg) -> None:
-        with contextlib.suppress(msgspec.MsgspecError):
-            control = _control_decoder.decode(msg.data)
-            if (control.instance, control.attempt, control.nonce) != (self.id, self._attempt, self._nonce):
-                return
-            match control:
-                case Superseded():
-                    self._stop(control.reason or "another process runs it now")
-                case CancelControl():
-                    self._cancel = True
-                case PauseControl():
-                    self._pause = True
-                case ResumeControl():
-                    self._pause = False
-
-    def _on_fatal(self, error: RuntaraError) -> None:
-        lost = isinstance(error, JournalLost)
-        self._stop(f"the journal lost records: {error}" if lost else str(error))
-
-    def _stop(self, reason: str) -> None:
-        if self._stopped is None:
-            self._stopped = reason
-
-    async def _sweep(self) -> None:
-        while True:
-            self._pulse.beat([(self.id, self._attempt, self._nonce)] if self._stopped is None else [])
-            self._commits.sweep()
-            await asyncio.sleep(BEAT_SECONDS)
+    def _wake(self, key: str) -> None:
+        waiting = self._waiting.get(key)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     def _check(self) -> None:
-        if self._stopped is not None:
-            raise Stopped(f"{self.id} cannot go on: {self._stopped}")
+        if self._presence.stopped is not None:
+            raise Stopped(f"{self.id} cannot go on: {self._presence.stopped}")
 
     def _use(self, key: str) -> None:
         self._check()
-        if check_key(key) in self._used:
-            raise DuplicateKey(key=key)
-        self._used.add(key)
+        self._keys.explicit("", check_key(key))
 
-    def _emit_key(self, name: str, data: bytes) -> str:
-        base = f"{name}~{hashlib.blake2b(data, digest_size=4).hexdigest()}"
-        key, n = base, 1
-        while key in self._used:
-            n += 1
-            key = f"{base}#{n}"
-        return key
+    def _wait_key(self, key: str | None, name: str) -> str:
+        self._check()
+        found, _ = self._keys.of_wait("", key, name, self._memos.is_abandoned)
+        return found
 
     def _saved(self, *, existing: bool, state: Any) -> Checkpoint:
-        return Checkpoint(existing=existing, state=state, should_pause=self._pause, should_cancel=self._cancel)
+        return Checkpoint(
+            existing=existing, state=state, should_pause=self.should_pause, should_cancel=self.should_cancel
+        )
 
-    def _report(self, kind: type[R], **fields: object) -> R:
+    def _report(self, kind: type[R], /, **fields: object) -> R:
         self._seq += 1
-        claim = {"instance": self.id, "attempt": self._attempt, "nonce": self._nonce, "seq": self._seq}
+        claim = {
+            "instance": self.id, "attempt": self._presence.attempt, "nonce": self._presence.nonce, "seq": self._seq
+        }  # fmt: skip
         return kind(**claim, at=time.time_ns() // 1_000, **fields)  # type: ignore[arg-type]  # `fields` are those of `kind`
 
     async def _committed(self, report: Report) -> None:
         try:
-            await self._outlet.send_committed(report)
+            await self._presence.outlet.send_committed(report)
         except RuntaraError as exc:
-            self._stop(str(exc))
+            self._presence.stop(str(exc))
             raise Stopped(str(exc)) from exc
 
     async def _stored(self, report: Report) -> None:
         try:
-            await self._outlet.send(report)
+            await self._presence.outlet.send(report)
         except RuntaraError as exc:
-            self._stop(str(exc))
+            self._presence.stop(str(exc))
             raise Stopped(str(exc)) from exc
 
     async def _end(self, kind: type[R], **fields: object) -> None:
         self._check()
         report = self._report(kind, **fields)
-        self._stopped = f"its last record was {kind.__name__.lower()}"
+        self._presence.stop(f"its last record was {kind.__name__.lower()}")
         await self._stored(report)
-        await self._stack.aclose()
+        await self._presence.close()
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+def _digest(text: bytes) -> str:
+    return hashlib.blake2b(text, digest_size=4).hexdigest()
 
 
 def _script_name() -> str:

@@ -11,7 +11,7 @@ whoever calls it again gets the same one.
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from runtara.protocol.errors import BadInput, InvalidInput, KeyMismatch, SignalTimeout, StateNotRepresentable
 from runtara.protocol.events import SleepStarted, WaitStarted
@@ -30,6 +30,7 @@ from .values import Codec
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 Fenced = Callable[[str], None]
+T = TypeVar("T")
 
 
 class Waits:
@@ -54,7 +55,7 @@ class Waits:
         if micros < 0:
             raise BadInput(reason=f"a sleep cannot take {delay}: a duration must not be negative")
         due = self._clock.monotonic() + micros / 1e6
-        await self._sleep(key, f"sleep~{_duration(micros)}", due, for_us=micros)
+        await self._sleep(key, f"sleep~{duration_text(micros)}", due, for_us=micros)
 
     async def sleep_until(self, key: str | None, when: datetime) -> None:
         if when.tzinfo is None:
@@ -183,6 +184,15 @@ def _as_wait(key: str, outcome: Outcome) -> Waited:
     return outcome
 
 
-def _duration(micros: int) -> str:
+def duration_text(micros: int) -> str:
+    """As it stands in an automatic key."""
     seconds, rest = divmod(micros, 1_000_000)
     return f"{seconds}s" if not rest else f"{micros}us"
+
+
+def key_and(kind: type[T], first: str | T, second: T | None) -> tuple[str | None, T]:
+    """The arguments of `fn([key,] value)`."""
+    key, value = (None, first) if second is None else (first, second)
+    if not isinstance(value, kind) or not (key is None or isinstance(key, str)):
+        raise TypeError(f"give a {kind.__name__}, or a key and a {kind.__name__}; not {first!r}, {second!r}")
+    return key, value

@@ -75,6 +75,53 @@ class Client(Face[_Client]):
         """
         return Handle(self._call(lambda: self._inner.start(workflow, *args, **kwargs)), self._host)
 
+    @overload
+    def start_or_signal(
+        self,
+        workflow: Workflow[..., R],
+        *args: Any,
+        id: str,
+        signal: str,
+        data: object = ...,
+        labels: Mapping[str, str] | None = ...,
+        **kwargs: Any,
+    ) -> "Handle[R]": ...
+
+    @overload
+    def start_or_signal(
+        self,
+        workflow: str,
+        input: Mapping[str, object] | None = None,
+        *,
+        id: str,
+        signal: str,
+        data: object = ...,
+        labels: Mapping[str, str] | None = ...,
+    ) -> "Handle[Any]": ...
+
+    def start_or_signal(
+        self,
+        workflow: Workflow[..., Any] | str,
+        *args: Any,
+        id: str,
+        signal: str,
+        data: object = None,
+        labels: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> "Handle[Any]":
+        """Signal the instance `id`, which is started first unless it exists, with whatever input.
+
+        Raises `UnknownWorkflow`, `InvalidInput`, `IllegalTransition` (it has ended), `NotConfirmed`.
+        """
+        return Handle(
+            self._call(
+                lambda: self._inner.start_or_signal(
+                    workflow, *args, id=id, signal=signal, data=data, labels=labels, **kwargs
+                )
+            ),
+            self._host,
+        )
+
     def handle(self, id: str, workflow: Workflow[..., R] | None = None) -> "Handle[R]":
         """The handle of an instance that exists; with `workflow` its result is read as what that returns."""
         return Handle(self._inner.handle(id, workflow), self._host)

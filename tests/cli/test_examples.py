@@ -151,3 +151,63 @@ async def test_pause_and_cancel_said_by_hand_reach_a_running_instance(shell: She
 def test_a_refusal_comes_to_the_inbox_too(shell: Shell) -> None:
     code, answer = say(shell, "pause", "nobody")
     assert (code, answer["error"]["code"]) == (1, "InstanceNotFound")
+
+
+@pytest.fixture(scope="module")
+def waiting(shell: Shell) -> Iterator[Shell]:
+    """The shell, with a worker that hosts the examples of waiting."""
+    targets = [str(EXAMPLES / name) for name in ("onboarding.py", "approval.py", "children.py")]
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "runtara.cli", "worker", *targets],
+        cwd=shell.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert worker.stdout is not None
+    try:
+        assert worker.stdout.readline().startswith("ready")
+        yield shell
+    finally:
+        worker.terminate()
+        worker.communicate(timeout=30)
+
+
+def result_of(shell: Shell, workflow: str, input: dict[str, object]) -> Any:
+    (view,) = shell.lines("start", workflow, "--input", json.dumps(input), "--wait")
+    return view["result"]
+
+
+def test_an_onboarding_sleeps_and_reminds_whoever_did_nothing(waiting: Shell) -> None:
+    sent = result_of(waiting, "onboarding", {"email": "bob@example.com", "patience_seconds": 0.3})
+    assert sent == ["Welcome!", "Your profile is still empty"]
+
+
+async def test_an_onboarding_of_three_days_holds_no_process_and_takes_signals(waiting: Shell) -> None:
+    waiting.run("start", "onboarding", "--id", "ada", "--input", '{"email": "ada@example.com"}')
+
+    def is_asleep() -> bool:
+        (view,) = waiting.lines("show", "ada")
+        return bool(view["status"] == "sleeping" and view["wake_at"])
+
+    await eventually(is_asleep, within=20)
+    assert waiting.run("signal", "ada", "profile-completed").returncode == 0
+    assert is_asleep()
+    assert waiting.run("cancel", "ada").returncode == 0
+    (view,) = waiting.lines("show", "ada")
+    assert view["status"] == "cancelled"
+
+
+def test_an_approval_is_given_or_times_out(waiting: Shell) -> None:
+    assert waiting.run("start", "approval", "--id", "trip-7", "--input", '{"amount": 1200}').returncode == 0
+    assert waiting.run("signal", "trip-7", "decision", '{"approved": true, "by": "ann"}').returncode == 0
+    (view,) = waiting.lines("result", "trip-7")
+    assert view["result"] == "paid 1200.0, approved by ann"
+    late = result_of(waiting, "approval", {"amount": 1, "days": 0.000001})
+    assert late == "declined: nobody decided within 1e-06 days"
+
+
+def test_a_report_joins_its_children_and_shows_which_one_failed(waiting: Shell) -> None:
+    found = result_of(waiting, "report", {"regions": ["north", "atlantis"]})
+    assert found["north"] == 500
+    assert "StepFailed" in found["atlantis"]
+    assert "there is no such region" in found["atlantis"]
+    views = waiting.lines("list", "--workflow", "region")
+    assert sorted(view["status"] for view in views) == ["completed", "failed"]

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from runtara.infra.settings import Settings
-from runtara.protocol.errors import DuplicateKey, IllegalTransition, Stopped, WorkflowFailed
+from runtara.protocol.errors import DuplicateKey, IllegalTransition, SignalTimeout, Stopped, WorkflowFailed
 from runtara.protocol.messages import Status
 from runtara.sdk.client import Client
 from runtara.sdk.instance import Instance
@@ -98,3 +100,83 @@ async def test_a_pause_is_seen_and_obeyed_and_the_script_started_again_goes_on(
         await eventually(lambda: again.should_cancel)
         await again.cancelled("as told")
     await until_status(client, Status.CANCELLED)
+
+
+async def test_a_script_sleeps_once_however_often_it_is_started(client: Client, deployed: Settings) -> None:
+    first = local(deployed, "b-1")
+    await first.register()
+    sleeping = asyncio.create_task(first.durable_sleep("nap", timedelta(seconds=0.8)))
+    await eventually_recorded(client, "SleepStarted")
+    sleeping.cancel()
+    await asyncio.gather(sleeping, return_exceptions=True)  # gives it up
+    await first.close()
+    async with local(deployed, "b-1") as second:
+        await second.register()
+        began = time.monotonic()
+        slept = await second.durable_sleep("nap", timedelta(seconds=0.3))
+        assert (slept.existing, slept.should_pause, slept.should_cancel) == (False, False, False)
+        assert time.monotonic() - began >= 0.29
+        assert not (await second.durable_sleep(timedelta(0))).existing
+    async with local(deployed, "b-1") as third:
+        await third.register()
+        assert (await third.durable_sleep("nap", timedelta(days=1))).existing
+        await third.completed()
+
+
+async def eventually_recorded(client: Client, type: str) -> None:
+    async def is_there() -> bool:
+        return type in [event.type async for event in client.history("b-1")]
+
+    await eventually(is_there)
+
+
+async def test_a_script_that_was_killed_in_its_sleep_goes_on_to_the_same_deadline(
+    client: Client, deployed: Settings
+) -> None:
+    first = local(deployed, "b-1")
+    await first.register()
+    sleeping = asyncio.create_task(first.durable_sleep("nap", timedelta(seconds=1)))
+    await eventually_recorded(client, "SleepStarted")
+    await first.close()  # as a kill would
+    with pytest.raises(Stopped):
+        await sleeping
+    began = time.time()
+    async with local(deployed, "b-1") as second:
+        await second.register()
+        await second.durable_sleep("nap", timedelta(days=1))
+        assert time.time() - began < 1
+        await second.completed()
+    types = [event.type async for event in client.history("b-1")]
+    assert types.count("SleepStarted") == 1
+
+
+async def test_a_script_waits_for_signals_that_came_and_that_come(client: Client, deployed: Settings) -> None:
+    async with local(deployed, "b-1") as instance:
+        await instance.register()
+        await client.signal("b-1", "go", 1)
+        assert (await instance.wait_signal("go")).state == 1
+        waiting = asyncio.create_task(instance.wait_signal("go", timeout=timedelta(minutes=1)))
+        await asyncio.sleep(0)
+        await client.signal("b-1", "go", 2)
+        assert (await waiting).state == 2
+        with pytest.raises(SignalTimeout):
+            await instance.wait_signal("go", timeout=timedelta(seconds=0.05), key="late")
+    async with local(deployed, "b-1") as again:
+        await again.register()
+        answers = [await again.wait_signal("go"), await again.wait_signal("go")]
+        assert [(answer.existing, answer.state) for answer in answers] == [(True, 1), (True, 2)]
+        with pytest.raises(SignalTimeout):
+            await again.wait_signal("go", key="late")
+        await again.completed()
+
+
+async def test_a_script_whose_instance_was_taken_over_wakes_from_its_wait(client: Client, deployed: Settings) -> None:
+    first = local(deployed, "b-1")
+    await first.register()
+    waiting = asyncio.create_task(first.wait_signal("never"))
+    await eventually_recorded(client, "WaitStarted")
+    async with local(deployed, "b-1") as second:
+        await second.register()
+        with pytest.raises(Stopped):
+            await asyncio.wait_for(waiting, 10)
+    await first.close()

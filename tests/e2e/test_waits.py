@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runtara.protocol.errors import WorkflowCancelled, WorkflowTimeout
+from runtara.protocol.errors import IllegalTransition, UnknownWorkflow, WorkflowCancelled, WorkflowTimeout
 from runtara.protocol.messages import Status
 from runtara.runner.pool import Pool
 from runtara.sdk.client import Client, Handle
@@ -193,3 +193,17 @@ async def test_a_deploy_leaves_sleepers_asleep(client: Client, make_pool: Callab
         assert await handle.result(timeout=20) == 1
     assert datetime.now(UTC).timestamp() * 1e6 >= ((await handle.get()).created_at + 2_000_000)
     assert trace(tmp_path) == [0, 1]
+
+
+async def test_start_or_signal_starts_once_and_signals_each_time(client: Client, pool: Pool) -> None:
+    handles = [
+        await client.start_or_signal("collect", {"count": 3, "name": "item"}, id="cart", signal="item", data=n)
+        for n in range(2)
+    ]
+    # another input does not matter to one that exists
+    handles.append(await client.start_or_signal("collect", {"count": 1}, id="cart", signal="item", data=2))
+    assert [await handle.result(timeout=20) for handle in handles] == [[0, 1, 2]] * 3
+    with pytest.raises(IllegalTransition, match="completed"):
+        await client.start_or_signal("collect", {"count": 1}, id="cart", signal="item")
+    with pytest.raises(UnknownWorkflow):
+        await client.start_or_signal("collekt", {"count": 1}, id="other", signal="item")

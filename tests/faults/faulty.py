@@ -3,10 +3,11 @@
 import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
-from runtara.sdk import Context, Retry, step, workflow
+from runtara.sdk import Context, Retry, SignalTimeout, step, workflow
 
 
 def leave(folder: str, name: str, line: object) -> None:
@@ -90,3 +91,51 @@ async def slowly_deadly(ctx: Context, folder: str, count: int) -> int:
 def trace(folder: str, name: str = "trace") -> list[str]:
     file = Path(folder) / name
     return file.read_text().splitlines() if file.exists() else []
+
+
+async def alternate(folder: str, number: int, rounds: int, sleep: Callable[[str, timedelta], Awaitable[None]]) -> int:
+    for n in range(rounds):
+        await work(folder, number, n)
+        await sleep(f"nap-{n}", timedelta(milliseconds=100 + 37 * ((number + n) % 7)))
+    return rounds
+
+
+@workflow(linger=timedelta(0))
+async def naps(ctx: Context, folder: str, number: int, rounds: int) -> int:
+    """Steps and sleeps in turn; each sleep out of memory."""
+    return await alternate(folder, number, rounds, ctx.sleep)
+
+
+@workflow
+async def dozes(ctx: Context, folder: str, number: int, rounds: int) -> int:
+    """Steps and sleeps in turn, in memory."""
+    return await alternate(folder, number, rounds, ctx.sleep)
+
+
+@workflow(linger=timedelta(0))
+async def collect(ctx: Context, count: int) -> list[object]:
+    """Waits for signals, out of memory, with an operation between them."""
+    got: list[object] = []
+    for n in range(count):
+        got.append(await ctx.wait_signal("item"))
+        await ctx.step(f"s{n}", lambda: None)
+    return got
+
+
+@workflow(linger=timedelta(0))
+async def approval(ctx: Context, seconds: float) -> str:
+    try:
+        return await ctx.wait_signal("approved", type=str, timeout=timedelta(seconds=seconds))
+    except SignalTimeout:
+        return "nobody"
+
+
+@workflow
+async def leaf(ctx: Context, folder: str, number: int, n: int) -> int:
+    return await work(folder, number, n)
+
+
+@workflow(linger=timedelta(0))
+async def tree(ctx: Context, folder: str, number: int, count: int) -> int:
+    """A parent and its children, all of them with steps."""
+    return sum(await asyncio.gather(*(ctx.call(leaf, folder, number, n) for n in range(count))))
