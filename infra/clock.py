@@ -8,7 +8,10 @@ Invariants: it never runs back, as the journal's own does not; what it has seen 
 behind rather than ahead, and nothing that waits for it is early.
 """
 
+import asyncio
 import time
+from collections.abc import Callable
+from contextvars import Context
 from typing import Final
 
 JUMP_US: Final = 1_000_000  # a journal's clock that is that far behind what we thought was set back
@@ -21,10 +24,6 @@ class JournalClock:
     def __init__(self) -> None:
         self._ahead_us = 0  # of the steady clock
         self._latest_us = 0
-
-    @property
-    def is_known(self) -> bool:
-        return self._latest_us > 0
 
     def seen(self, journal_us: int) -> None:
         """The journal's clock has just shown, or did so a moment ago, `journal_us`."""
@@ -39,6 +38,22 @@ class JournalClock:
     def seconds_until(self, due_us: int) -> float:
         """Negative if that is past."""
         return (due_us - self.now_us()) / 1e6
+
+    def monotonic(self) -> float:
+        """Seconds by the steady clock."""
+        return _steady_us() / 1e6
+
+    def utc_us(self) -> int:
+        """What the machine's own clock shows, for those who ask what time it is."""
+        return time.time_ns() // 1_000
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(seconds, 0))
+
+    def call_later(
+        self, seconds: float, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(max(seconds, 0), callback, *args, context=context)
 
 
 def _steady_us() -> int:

@@ -104,10 +104,11 @@ class Claims:
             self._unacknowledged[request.reply] = claim
         return True
 
-    def give_up(self, claim: Claim) -> None:
+    def give_up(self, instance: str, attempt: int, nonce: str) -> None:
         """No answer is wanted any more."""
-        if self._waiting.get((claim.instance, claim.attempt)) is claim:
-            del self._waiting[(claim.instance, claim.attempt)]
+        claim = self._waiting.get((instance, attempt))
+        if claim is not None and claim.nonce == nonce:
+            del self._waiting[(instance, attempt)]
 
     async def sweep(self) -> None:
         """Send again what was not answered, and keep alive the requests whose claims are not stored yet."""

@@ -45,9 +45,11 @@ from runtara.protocol.messages import (
 )
 from runtara.protocol.records import AnyCommand, Cancel, Pause, Resume, Retry, Signal, Start
 
+from . import ports
 from .commands import ANSWER_SECONDS, Commands
 from .connection import Connection
-from .results import Results, Watch
+from .ports import Api, Hints
+from .results import Ends, Results, Watch
 from .starts import named_input
 from .values import encode
 from .workflow import Workflow
@@ -85,8 +87,9 @@ class Client:
                 self._settings, user=self._id, name=f"runtara {self._id}", patience=CONNECT_SECONDS
             )
             self._connection = await self._stack.enter_async_context(connection)
-            self._commands = await self._stack.enter_async_context(Commands(connection))
-            self._results = await self._stack.enter_async_context(Results(connection))
+            self._api: Api = connection
+            self._commands: ports.Commands = await self._stack.enter_async_context(Commands(connection))
+            self._results: Ends = await self._stack.enter_async_context(Results(connection))
         except BaseException:
             await self.close()
             raise
@@ -207,7 +210,7 @@ class Client:
 
     async def get(self, id: str) -> InstanceView:
         """What is known of an instance. Raises `InstanceNotFound`."""
-        return await self._connection.call("get", {}, InstanceView, instance=check_id(id, "instance"))
+        return await self._api.call("get", {}, InstanceView, instance=check_id(id, "instance"))
 
     async def list(
         self,
@@ -226,15 +229,15 @@ class Client:
             limit=limit,
             cursor=cursor,
         )
-        return await self._connection.call("list", question, ListReply)
+        return await self._api.call("list", question, ListReply)
 
     async def workflows(self) -> builtins.list[WorkflowView]:
         """The workflows that were ever registered, and who hosts them."""
-        return await self._connection.call("workflows", {}, builtins.list[WorkflowView])
+        return await self._api.call("workflows", {}, builtins.list[WorkflowView])
 
     async def forget_workflow(self, name: str) -> None:
         """Take a workflow off the list of those that can be started. Raises `UnknownWorkflow`."""
-        await self._connection.call("forget", check_id(name, "workflow"), bool)
+        await self._api.call("forget", check_id(name, "workflow"), bool)
 
     async def history(self, id: str, *, after: int = 0) -> AsyncIterator[EventView]:
         """The events of an instance so far, after version `after`."""
@@ -248,8 +251,7 @@ class Client:
 
     async def events(self, id: str, *, after: int = 0) -> AsyncIterator[EventView]:
         """The events of an instance as they come, until it has ended."""
-        subject = self._connection.subjects.committed(self._connection.partition(id))
-        async with _Hints(self._connection, subject) as hints:
+        async with self._hints(id) as hints:
             while True:
                 page = await self._events(id, after)
                 for event in page.events:
@@ -266,9 +268,9 @@ class Client:
     async def tail(self, *, after: Mapping[str, int] | None = None) -> AsyncIterator[EventView]:
         """The events of all the tenant's instances as they come, from now on or from `after` (partition → offset)."""
         position = dict(after) if after is not None else None
-        async with _Hints(self._connection, self._connection.subjects.committed_all) as hints:
+        async with self._hints(None) as hints:
             while True:
-                reply = await self._connection.call("tail", TailRequest(after=position), TailReply)
+                reply = await self._api.call("tail", TailRequest(after=position), TailReply)
                 position = reply.after
                 for event in reply.events:
                     yield event
@@ -277,7 +279,14 @@ class Client:
 
     async def _events(self, id: str, after: int) -> EventsReply:
         question = EventsRequest(after=after)
-        return await self._connection.call("events", question, EventsReply, instance=check_id(id, "instance"))
+        return await self._api.call("events", question, EventsReply, instance=check_id(id, "instance"))
+
+    def _hints(self, instance: str | None) -> Hints:
+        """Of the commits that may be about `instance`, or of all."""
+        subjects = self._connection.subjects
+        if instance is None:
+            return _Hints(self._connection, subjects.committed_all)
+        return _Hints(self._connection, subjects.committed(self._connection.partition(instance)))
 
     def _command(self, instance: str) -> dict[str, Any]:
         """What every command says."""

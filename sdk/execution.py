@@ -16,13 +16,14 @@ for `linger`; so is one that is asked to leave while it only waits.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Final, NoReturn, TypeVar
 
 from msgspec import Raw
 
+from runtara.infra.clock import JournalClock
 from runtara.protocol.errors import Stopped, WorkflowTimeout
 from runtara.protocol.events import SleepStarted, WaitResolved
 from runtara.protocol.messages import Claimed, Memo
@@ -32,12 +33,12 @@ from .children import Children
 from .context import Context
 from .failures import describe
 from .gate import Gate
-from .idle import Idleness, IdleWatch
+from .idle import Idleness, IdleWatch, all_wait
 from .keys import TIMEOUT_KEY
 from .memos import Memos
 from .operations import Operations
 from .parks import Parks
-from .ports import Durability, Outlet, Why
+from .ports import Clock, Durability, Outlet, Timer, Why
 from .reports import Reports
 from .scope import FRAME, Frame, enter_process, leave_process
 from .signature import StepSpec
@@ -60,6 +61,7 @@ class Execution:
         claim: the answer to the claim, with all its memos (the host has followed `more`). None: an optimistic
             start of attempt 1, whose answer comes to `confirm`.
         durability: the worker's default for operations.
+        clock: what it waits by; the machine's unless given.
         watch: looks for idle instances; one for all of a process.
         on_idle: told when the instance only waits, and when it no longer does.
     """
@@ -78,6 +80,7 @@ class Execution:
         outlet: Outlet,
         claim: Claimed | None = None,
         durability: Durability | None = None,
+        clock: Clock | None = None,
         watch: IdleWatch | None = None,
         on_idle: Callable[[bool], None] | None = None,
     ) -> None:
@@ -95,13 +98,16 @@ class Execution:
         self._main: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[asyncio.Future[int] | None] = self.loop.create_future()
         self._confirmed = asyncio.Event()
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: Timer | None = None
+        self._clock = clock or JournalClock()
         self._step_threads = asyncio.Semaphore(MAX_STEP_THREADS)
         self._residents = Residents(instance, self.portal, on_end=self._look_for_idleness)
-        self._gate = Gate(self._leave)
-        self._memos = Memos(claim.memos, claim.now_us) if claim else Memos()
+        self._gate = Gate(self._leave, self._clock)
+        self._memos = Memos(claim.memos if claim else (), claim.now_us if claim else None, self._clock)
         self._reports = Reports(outlet, instance=instance, attempt=attempt, nonce=nonce)
-        self._parks = Parks(self._gate, self._memos, on_parked=self._look_for_idleness, on_woken=self._on_woken)
+        self._parks = Parks(
+            self._gate, self._memos, self._clock, on_parked=self._look_for_idleness, on_woken=self._on_woken
+        )
         self._idleness = Idleness(
             self, self._residents, self._parks, watch or IdleWatch(self.loop),
             linger=linger_seconds(options, workflow.options), leave=self._suspend, on_change=on_idle,
@@ -113,7 +119,7 @@ class Execution:
         )  # fmt: skip
         self._waits = Waits(
             self._operations, gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
-            fenced=partial(self.stop, "superseded"),
+            clock=self._clock, fenced=partial(self.stop, "superseded"),
         )  # fmt: skip
         self._children = Children(
             self._waits, self._memos, self._parks, instance=instance, generation=claim.generation if claim else 0
@@ -145,7 +151,7 @@ class Execution:
     def confirm(self, claim: Claimed) -> None:
         """The claim holds."""
         self._confirmed.set()
-        self._memos.clock.seen(claim.now_us)
+        self._clock.seen(claim.now_us)
         if claim.cancel or claim.cancelling:
             self.stop("cancel")
         elif claim.pause:
@@ -195,6 +201,15 @@ class Execution:
     @property
     def stopping(self) -> Why | None:
         return self._gate.why
+
+    @property
+    def is_busy(self) -> bool:
+        """A step is in flight, or a thread is in user code: what comes next does not depend on us."""
+        return self._gate.in_flight > 0 or not self._residents.threads_wait()
+
+    def stands_still(self, sleepers: Collection["asyncio.Future[Any]"]) -> bool:
+        """Whether all of its code waits for the engine, or for one of `sleepers`."""
+        return all_wait(self._residents, {*self._parks.waiting, *sleepers})
 
     # for the operations and the context
 
@@ -341,12 +356,12 @@ class Execution:
         if self._memos.answer(TIMEOUT_KEY) is not None:
             self._time_out()
             return
-        due: float | None = self.loop.time() + micros / 1e6
+        seconds = micros / 1e6
         if isinstance(opened, SleepStarted):
-            due = self._memos.loop_time(opened.due_us)
+            seconds = self._clock.seconds_until(opened.due_us)
         else:
             self._reports.send(self._reports.make(Parked, key=TIMEOUT_KEY, kind="sleep", for_us=micros), "journal")
-        self._deadline = self.loop.call_at(due, self._time_out) if due is not None else None
+        self._deadline = self._clock.call_later(seconds, self._time_out)
 
     @property
     def _time_allowed(self) -> int | None:

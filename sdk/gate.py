@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from .ports import Why
+from .ports import Clock, Why
 
 POLITE_SECONDS: Final = 10.0
 
@@ -20,7 +20,8 @@ POLITE_SECONDS: Final = 10.0
 class Gate:
     """`shut` is what the hot path looks at."""
 
-    def __init__(self, leave: Callable[[], None]) -> None:
+    def __init__(self, leave: Callable[[], None], clock: Clock) -> None:
+        self._clock = clock
         self.shut = False
         self.frozen = False
         self.why: Why | None = None
@@ -72,7 +73,7 @@ class Gate:
         """Wait for a time in which nothing is in flight, so that the instance may leave, and pass."""
         self.began_waiting()
         try:
-            await asyncio.sleep(max(seconds, 0))
+            await self._clock.sleep(seconds)
         finally:
             self.ended_waiting()
         if self.shut:

@@ -11,11 +11,14 @@ Threads that were started by other means than `ctx.run_in_thread` (and timers of
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Container, Iterable, Set
 from contextvars import copy_context
 from typing import Any, Final
 
+from runtara.infra.clock import JournalClock
+
 from .parks import Parks
+from .ports import Clock, Timer
 from .scope import FRAME, Host
 from .tasks import Residents
 
@@ -49,7 +52,7 @@ class Idleness:
         self._linger = linger
         self._leave = leave
         self._on_change = on_change
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def look_soon(self) -> None:
         """Something has happened after which it may be idle."""
@@ -82,8 +85,8 @@ class Idleness:
     def _lingered(self) -> None:
         self._timer = None
         keys = self.keys()
-        due = self._parks.next_due(keys)
-        if keys and (due is None or due - self._watch.loop.time() > STAY_FACTOR * self._linger):
+        seconds = self._parks.seconds_until_due(keys)
+        if keys and (seconds is None or seconds > STAY_FACTOR * self._linger):
             self._leave(keys)
 
     def _set(self, value: bool) -> None:
@@ -100,11 +103,12 @@ class Idleness:
 class IdleWatch:
     """Looks at all executions of a process that may have become idle, a few milliseconds after they said so.
 
-    Construct it outside of user code.
+    Construct it outside of user code. `clock` is what it waits by; the machine's unless given.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock | None = None) -> None:
         self.loop = loop
+        self._clock = clock or JournalClock()
         self._outside = copy_context()
         self._candidates: set[Idleness] = set()
 
@@ -113,8 +117,8 @@ class IdleWatch:
             self.later(LOOK_AFTER_SECONDS, self._look)
         self._candidates.add(candidate)
 
-    def later(self, seconds: float, fn: Callable[[], None]) -> asyncio.TimerHandle:
-        return self.loop.call_later(seconds, fn, context=self._outside)
+    def later(self, seconds: float, fn: Callable[[], None]) -> Timer:
+        return self._clock.call_later(seconds, fn, context=self._outside)
 
     def _look(self) -> None:
         candidates, self._candidates = self._candidates, set()
@@ -147,18 +151,38 @@ def blocked_on(residents: Residents, parks: Parks) -> tuple[str, ...]:
         key = parks.waiting.get(waiter)
         if key is not None:
             keys[key] = None
-        elif waiter not in tasks and task not in residents.in_thread and not _waits_for(task, waiter, tasks, parks):
+        elif (
+            waiter not in tasks
+            and task not in residents.in_thread
+            and not _waits_for(task, waiter, tasks, parks.waiting)
+        ):
             return ()
     return tuple(keys)
 
 
+def all_wait(residents: Residents, known: Container[asyncio.Future[Any]]) -> bool:
+    """Whether every task is blocked on what is `known`, or waits for such a task."""
+    tasks = residents.tasks
+    for task in tasks:
+        waiter: asyncio.Future[Any] | None = getattr(task, "_fut_waiter", None)
+        if waiter is None or waiter.done():
+            return False
+        is_seen = waiter in known or waiter in tasks or task in residents.in_thread
+        if not is_seen and not _waits_for(task, waiter, tasks, known):
+            return False
+    return residents.threads_wait()
+
+
 def _waits_for(
-    task: asyncio.Future[Any], waiter: asyncio.Future[Any], tasks: Set[asyncio.Future[Any]], parks: Parks
+    task: asyncio.Future[Any],
+    waiter: asyncio.Future[Any],
+    tasks: Set[asyncio.Future[Any]],
+    known: Container[asyncio.Future[Any]],
 ) -> bool:
-    """Whether `waiter`, on which `task` is blocked, is decided by our tasks and parks alone."""
+    """Whether `waiter`, on which `task` is blocked, is decided by our tasks and what is `known` alone."""
     parts = _parts(task, waiter)
     return parts is not None and all(
-        part.done() or part in tasks or part in parks.waiting or _waits_for(task, part, tasks, parks) for part in parts
+        part.done() or part in tasks or part in known or _waits_for(task, part, tasks, known) for part in parts
     )
 
 

@@ -220,10 +220,11 @@ class Instance:
         found = self._wait_key(key, f"sleep~{duration_text(delay // _MICROSECOND)}")
         existing = self._memos.answer(found) is not None
         if not existing:
-            due: float | None = asyncio.get_running_loop().time() + delay.total_seconds()
+            seconds = delay.total_seconds()
             opened = self._memos.opened(found)
             if isinstance(opened, SleepStarted):
-                due = self._memos.loop_time(opened.due_us)
+                seconds = self._memos.clock.seconds_until(opened.due_us)
+            due = asyncio.get_running_loop().time() + seconds
             await self._outcome(found, due=due, kind="sleep", for_us=delay // _MICROSECOND)
         return self._saved(existing=existing, state=None)
 

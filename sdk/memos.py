@@ -5,7 +5,6 @@ never asked for can be told at the end. That an operation waits (sleep, signal, 
 table of their own, beside that of the outcomes, into which WaitResolved goes. A wait that was given up has none.
 """
 
-import asyncio
 from collections.abc import Iterable
 from typing import Final
 
@@ -31,6 +30,7 @@ from runtara.protocol.messages import Memo
 from runtara.protocol.records import NO_DATA, Checkpointed, Custom, Parked, Report, StepFailure
 
 from .keys import TIMEOUT_KEY, input_fingerprint, long_part
+from .ports import Clock
 
 _DIGEST: Final = "digest"
 
@@ -83,8 +83,8 @@ _wait_decoder: Final = msgspec.json.Decoder(Waited)
 class Memos:
     """The recorded keys of earlier attempts. `now_us`: what the journal's clock shows, where that is known."""
 
-    def __init__(self, memos: Iterable[Memo] = (), now_us: int | None = None) -> None:
-        self.clock = JournalClock()
+    def __init__(self, memos: Iterable[Memo] = (), now_us: int | None = None, clock: Clock | None = None) -> None:
+        self.clock: Clock = clock or JournalClock()
         if now_us is not None:
             self.clock.seen(now_us)
         self._memos: dict[str, Memo] = {}
@@ -156,12 +156,6 @@ class Memos:
         self._asked.add(key)
         return _opened(memo)
 
-    def loop_time(self, due_us: int) -> float | None:
-        """When the journal's clock will show `due_us`, by the running loop's; None if it was never seen."""
-        if not self.clock.is_known:
-            return None
-        return asyncio.get_running_loop().time() + self.clock.seconds_until(due_us)
-
     def answer(self, key: str) -> Outcome | None:
         """The outcome recorded under `key`, which counts as asked for."""
         outcome = self.peek(key)
@@ -174,11 +168,6 @@ class Memos:
         if outcome is None and (memo := self._memos.get(key)) is not None:
             outcome = self._outcomes[key] = _outcome(memo)
         return outcome
-
-    def recorded_at(self, key: str) -> int | None:
-        """When `key` was recorded, by the journal's clock."""
-        memo = self._memos.get(key)
-        return None if memo is None else memo.at
 
     def digest(self, key: str) -> str | None:
         """See `keys.Recorded`. A child's is worked out from its recorded input."""

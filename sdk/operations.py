@@ -11,7 +11,6 @@ as in flight, and it no longer does once its record is queued.
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
@@ -147,7 +146,7 @@ class Operations:
     async def _body(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> Any:
         """The function itself, inside the frame of a step."""
         outer = FRAME.get()
-        token = FRAME.set(outer.body())
+        token = FRAME.set(outer.body(key))
         try:
             if spec.timeout_seconds is not None:
                 return await self._timed(spec, key, args, kwargs)
@@ -210,7 +209,7 @@ class Operations:
         if outcome is not None:
             return datetime.fromtimestamp(await self._answer(outcome, full, PLAIN, "step") / 1e6, UTC)
         self.replaying = False
-        micros = time.time_ns() // 1000
+        micros = self._memos.clock.utc_us()
         data = _step_data(str(micros).encode(), "")
         await self._record(self._reports.checkpointed(full, data), durability or self._default)
         return datetime.fromtimestamp(micros / 1e6, UTC)

@@ -14,6 +14,7 @@ from runtara.protocol.messages import Memo
 
 from .gate import Gate
 from .memos import SLEPT, Memos, Waited
+from .ports import Clock, Timer
 
 Waiting = asyncio.Future[Waited]
 
@@ -27,10 +28,11 @@ class Parks:
     """
 
     def __init__(
-        self, gate: Gate, memos: Memos, *, on_parked: Callable[[], None], on_woken: Callable[[], None]
+        self, gate: Gate, memos: Memos, clock: Clock, *, on_parked: Callable[[], None], on_woken: Callable[[], None]
     ) -> None:
         self._gate = gate
         self._memos = memos
+        self.clock = clock
         self._on_parked = on_parked
         self._on_woken = on_woken
         self._loop = asyncio.get_running_loop()
@@ -41,7 +43,7 @@ class Parks:
         self.since = 0.0  # when the oldest wait, or the last question about it, was
 
     async def outcome(self, key: str, *, due: float | None = None) -> Waited:
-        """Wait for the outcome of `key`; `due` is when a sleep ends by the loop's clock."""
+        """Wait for the outcome of `key`; `due` is when a sleep ends, by `clock.monotonic`."""
         waiting: Waiting = self._loop.create_future()
         timer = None if due is None else self._begin_sleep(key, due)
         self._enter(key, waiting)
@@ -74,13 +76,14 @@ class Parks:
         """Whether a step is in flight; one that waits itself would be cut in half."""
         return self._gate.in_flight > 0
 
-    def next_due(self, keys: Iterable[str]) -> float | None:
-        """When the first of these ends by the clock, as far as that is known."""
-        return min((self._due[key] for key in keys if key in self._due), default=None)
+    def seconds_until_due(self, keys: Iterable[str]) -> float | None:
+        """Until the first of these ends by the clock, as far as that is known."""
+        now = self.clock.monotonic()
+        return min((self._due[key] - now for key in keys if key in self._due), default=None)
 
-    def _begin_sleep(self, key: str, due: float) -> asyncio.TimerHandle:
+    def _begin_sleep(self, key: str, due: float) -> Timer:
         self._due[key] = due
-        return self._loop.call_at(due, self._slept, key, context=self._outside)
+        return self.clock.call_later(due - self.clock.monotonic(), self._slept, key, context=self._outside)
 
     def _slept(self, key: str) -> None:
         self._memos.settle(key, SLEPT)

@@ -1,4 +1,5 @@
-"""What an execution needs from whoever hosts it.
+"""What the SDK needs from whoever hosts it, one small protocol each. In-memory twins are in `sdk.testing` and
+`engine.memory`; they pass the same tests (`tests/contracts`).
 
 Invariants of an `Outlet`: records leave in the order of the calls, whatever their kind; the returned future
 may be cancelled by whoever waits for it (user code gave up), the record travels nonetheless; a future that
@@ -6,9 +7,15 @@ fails means that the claim no longer counts, and the execution ends as supersede
 """
 
 import asyncio
-from typing import Literal, Protocol
+from collections.abc import Callable
+from contextvars import Context
+from types import TracebackType
+from typing import Literal, Protocol, TypeVar
 
-from runtara.protocol.records import Record
+from runtara.protocol.messages import CommandAnswer
+from runtara.protocol.records import AnyCommand, Record
+
+T = TypeVar("T")
 
 Durability = Literal["journal", "log"]
 """`journal`: acknowledged by the journal, where it counts if the attempt is current. `log`: committed by the engine."""
@@ -31,3 +38,67 @@ class Outlet(Protocol):
     def send_best_effort(self, record: Record) -> None:
         """May be lost. Never blocks, never raises."""
         ...
+
+
+class Timer(Protocol):
+    """A callback that waits for its time."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Time as an execution knows it: the journal's, and a way to wait by it. Nothing that waits is early."""
+
+    def seen(self, journal_us: int) -> None:
+        """The journal's clock has just shown this."""
+        ...
+
+    def now_us(self) -> int:
+        """What the journal's clock shows, as far as that is known."""
+        ...
+
+    def utc_us(self) -> int:
+        """What time it is, for user code."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds by a clock that nobody sets: for differences, also before the journal's is known."""
+        ...
+
+    def seconds_until(self, due_us: int) -> float:
+        """Negative if that is past by the journal's clock."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+    def call_later(
+        self, seconds: float, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> Timer: ...
+
+
+class Commands(Protocol):
+    """A client's way to ask for something."""
+
+    async def send(self, command: AnyCommand, *, timeout: float = ...) -> CommandAnswer:
+        """Raises what the platform refused it with, or that nobody answered for `timeout` seconds."""
+        ...
+
+
+class Api(Protocol):
+    """A client's way to read."""
+
+    async def call(
+        self, verb: str, question: object, answer: type[T], *, instance: str | None = None, timeout: float = ...
+    ) -> T:
+        """Raises what the platform answered instead."""
+        ...
+
+
+class Hints(Protocol):
+    """Enter it, then `wait` returns when there may be something new to read, and now and then anyway."""
+
+    async def __aenter__(self) -> "Hints": ...
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+    async def wait(self) -> None: ...

@@ -8,10 +8,9 @@ record was acknowledged, or because it does not hold the claim; control that nam
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from runtara.infra.logs import logger
-from runtara.infra.pull import PulledMsg
 from runtara.protocol.errors import RuntaraError
 from runtara.protocol.messages import (
     CancelControl,
@@ -27,39 +26,45 @@ from runtara.protocol.messages import (
 )
 from runtara.protocol.records import Suspended
 
-from .claims import Claim
 from .execution import Execution
 from .idle import IdleWatch
-from .outlet import JournalOutlet
+from .ports import Clock, Outlet
 from .workflow import Workflow
 
 log = logger("worker")
 
 HISTORY_RETRY_SECONDS: Final = 1.0
 AnyWorkflow = Workflow[..., object]
-Take = Callable[[PulledMsg, Callable[[ClaimAnswer], None]], Claim]
 History = Callable[[Claimed], Awaitable[Claimed]]
+
+
+class Claim(Protocol):
+    """What an attempt has to know of its claim."""
+
+    @property
+    def nonce(self) -> str: ...
 
 
 class Resident:
     """Made for a run request; `on_left` is called once, when nothing of it is left in this process."""
 
     __slots__ = (
-        "_execution", "_fetching", "_history", "_left", "_on_idle", "_on_left", "_outlet", "_task", "_watch",
-        "_workflow", "claim", "confirmed", "is_draining", "request", "version",
+        "_clock", "_fetching", "_history", "_left", "_on_idle", "_on_left", "_outlet", "_task", "_watch", "_workflow",
+        "claim", "confirmed", "execution", "is_draining", "request", "version",
     )  # fmt: skip
 
     def __init__(
-        self, workflow: AnyWorkflow, request: RunRequest, outlet: Callable[["Resident"], JournalOutlet], *,
+        self, workflow: AnyWorkflow, request: RunRequest, outlet: Callable[["Resident"], Outlet], *,
         history: History, watch: IdleWatch, on_idle: Callable[["Resident", bool], None],
-        on_left: Callable[["Resident"], None],
+        on_left: Callable[["Resident"], None], clock: Clock | None = None,
     ) -> None:  # fmt: skip
         self._workflow = workflow
         self._history = history
         self._watch = watch
         self._on_idle = on_idle
         self._on_left = on_left
-        self._execution: Execution | None = None
+        self._clock = clock
+        self.execution: Execution | None = None
         self._fetching: asyncio.Future[None] | None = None
         self._task: asyncio.Future[None] | None = None
         self._left = False
@@ -97,7 +102,7 @@ class Resident:
         claim = self.claim
         if claim is None or control.nonce != claim.nonce:
             return False
-        execution = self._execution
+        execution = self.execution
         match control:
             case Superseded():
                 self.stop("superseded", control.reason)
@@ -114,20 +119,20 @@ class Resident:
 
     def resolved(self, memo: Memo) -> None:
         """A wait has its outcome. Before the claim is answered that is in the history still to come."""
-        if self._execution is not None:
-            self._execution.resolved(memo)
+        if self.execution is not None:
+            self.execution.resolved(memo)
 
     def leave_if_idle(self) -> None:
-        if self._execution is not None:
-            self._execution.leave_if_idle()
+        if self.execution is not None:
+            self.execution.leave_if_idle()
 
     def waits_longer_than(self, seconds: float) -> bool:
-        return self.confirmed and self._execution is not None and self._execution.waits_longer_than(seconds)
+        return self.confirmed and self.execution is not None and self.execution.waits_longer_than(seconds)
 
     def stop(self, why: Literal["pause", "cancel", "superseded", "drain"], reason: str = "") -> None:
         """Without an execution only `superseded` means something: an answer still to come tells the rest."""
-        if self._execution is not None:
-            self._execution.stop(why, reason)
+        if self.execution is not None:
+            self.execution.stop(why, reason)
         elif why == "superseded":
             self._leave()
 
@@ -142,11 +147,16 @@ class Resident:
             self._task.cancel()
         self._leave()
 
+    async def ended(self) -> None:
+        """Until its code has ended, or was told to after `abandon`."""
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
     def _on_claimed(self, claimed: Claimed) -> None:
         self.confirmed = True
         self.version = claimed.version
-        if self._execution is not None:
-            self._execution.confirm(claimed)
+        if self.execution is not None:
+            self.execution.confirm(claimed)
         elif self.is_draining:
             self._spawn(self._hand_back())
         elif not self._left:
@@ -156,7 +166,7 @@ class Resident:
         request, claim = self.request, self.claim
         if claim is None:
             raise RuntimeError("an attempt cannot run before it is claimed")
-        self._execution = Execution(
+        self.execution = Execution(
             self._workflow,
             tenant=request.tenant,
             instance=request.instance,
@@ -167,10 +177,11 @@ class Resident:
             labels=claimed.labels if claimed else request.labels,
             outlet=self._outlet,
             claim=claimed,
+            clock=self._clock,
             watch=self._watch,
             on_idle=partial(self._on_idle, self),
         )
-        self._spawn(self._host(self._execution))
+        self._spawn(self._host(self.execution))
 
     def _spawn(self, work: Awaitable[None]) -> None:
         self._task = asyncio.ensure_future(work)

@@ -9,8 +9,9 @@ to: most instances end before that would pay.
 """
 
 import asyncio
+import math
 import weakref
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from nats.aio.msg import Msg
@@ -35,20 +36,44 @@ _ended_decoder = msgspec.json.Decoder(list[Ended])
 class Watch:
     """Interest in the end of one instance; `ended` is its outcome. Shared by all handles of the instance."""
 
-    __slots__ = ("__weakref__", "ask_at", "delay", "ended", "instance", "subscription", "users", "will_be_told")
+    __slots__ = (
+        "__weakref__", "ask_at", "delay", "ended", "ended_at", "instance", "subscription", "users", "will_be_told",
+    )  # fmt: skip
 
     def __init__(self, instance: str, ended: asyncio.Future[Done], *, will_be_told: bool) -> None:
         self.instance = instance
         self.ended = ended
         self.will_be_told = will_be_told
+        self.ended_at = -math.inf  # when that was heard; what was heard long ago, a retry may have overtaken
         self.users = 0
         self.ask_at = 0.0
         self.delay = FIRST_ASK_SECONDS
         self.subscription: Subscription | None = None
 
 
+class Ends(Protocol):
+    """How a client learns of the ends of instances."""
+
+    @property
+    def inbox(self) -> str | None:
+        """Where the engine can tell of an end, if it needs to be told where."""
+        ...
+
+    def watch(self, instance: str, *, starting: bool = False) -> Watch:
+        """The watch of an instance; `starting` if a start that names our inbox is about to be sent for it."""
+        ...
+
+    async def wait(self, watch: Watch) -> Done:
+        """Until the instance has ended. Raises `InstanceNotFound` if there is none."""
+        ...
+
+    def forget(self, instance: str) -> None:
+        """What is known of the end of `instance` no longer holds: it was retried."""
+        ...
+
+
 class Results:
-    """The waits of one client. Use as an async context manager. `inbox`: where the engine tells of ends."""
+    """The waits of one client. Use as an async context manager."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -59,10 +84,10 @@ class Results:
         self._wanted = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Task[None]] = set()
-        self.inbox = f"{connection.inbox}.ended"
+        self._inbox = f"{connection.inbox}.ended"
 
     async def __aenter__(self) -> "Results":
-        await self._connection.subscribe(self.inbox, self._on_ended)
+        await self._connection.subscribe(self._inbox, self._on_ended)
         self._connection.bus.on_reconnect.append(self._on_reconnect)
         self._sweeper = asyncio.create_task(self._sweep(), name="results")
         return self
@@ -74,8 +99,11 @@ class Results:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def inbox(self) -> str:
+        return self._inbox
+
     def watch(self, instance: str, *, starting: bool = False) -> Watch:
-        """The watch of an instance; `starting` if a start that names our inbox is about to be sent for it."""
         watch = self._watches.get(instance)
         if watch is None:
             watch = Watch(instance, self._loop.create_future(), will_be_told=starting)
@@ -85,7 +113,9 @@ class Results:
     async def wait(self, watch: Watch) -> Done:
         """Until the instance has ended. Raises `InstanceNotFound` if there is none."""
         if watch.ended.done():
-            return watch.ended.result()
+            if self._loop.time() - watch.ended_at < FIRST_ASK_SECONDS:
+                return watch.ended.result()
+            watch.ended, watch.will_be_told = self._loop.create_future(), False
         watch.users += 1
         try:
             if watch.users == 1:
@@ -98,7 +128,9 @@ class Results:
 
     def forget(self, instance: str) -> None:
         """What is known of the end of `instance` no longer holds: it was retried."""
-        self._watches.pop(instance, None)
+        watch = self._watches.get(instance)
+        if watch is not None:
+            watch.ended_at = -math.inf
 
     async def _begin(self, watch: Watch) -> None:
         self._waiting[watch.instance] = watch
@@ -140,8 +172,7 @@ class Results:
     def _settle(self, watch: Watch, done: Done) -> None:
         if not watch.ended.done():
             watch.ended.set_result(done)
-        if self._watches.get(watch.instance) is watch:
-            del self._watches[watch.instance]
+            watch.ended_at = self._loop.time()
 
     async def _sweep(self) -> None:
         while True:

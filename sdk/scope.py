@@ -33,27 +33,28 @@ class Host(Protocol):
 
 
 class Frame:
-    """Immutable. `prefix` ends in `/` unless it is empty."""
+    """Immutable. `prefix` ends in `/` unless it is empty. `step_key`: of the step whose function runs here, if any."""
 
-    __slots__ = ("_body", "host", "in_step", "prefix")
+    __slots__ = ("host", "prefix", "step_key")
 
-    def __init__(self, host: Host, prefix: str = "", *, in_step: bool = False) -> None:
+    def __init__(self, host: Host, prefix: str = "", *, step_key: str | None = None) -> None:
         self.host = host
         self.prefix = prefix
-        self.in_step = in_step
-        self._body: Frame | None = None
+        self.step_key = step_key
+
+    @property
+    def in_step(self) -> bool:
+        return self.step_key is not None
 
     def within(self, part: str) -> "Frame":
         """The frame of `ctx.scope(part)`. Raises `InvalidKey`."""
         if not part:
             raise InvalidKey(key=repr(part))
-        return Frame(self.host, check_key(f"{self.prefix}{escape_key_part(part)}/"), in_step=self.in_step)
+        return Frame(self.host, check_key(f"{self.prefix}{escape_key_part(part)}/"), step_key=self.step_key)
 
-    def body(self) -> "Frame":
-        """The frame in which a step's function runs: steps that it calls are plain calls."""
-        if self._body is None:
-            self._body = Frame(self.host, self.prefix, in_step=True)
-        return self._body
+    def body(self, key: str) -> "Frame":
+        """The frame in which the function of step `key` runs: steps that it calls are plain calls."""
+        return Frame(self.host, self.prefix, step_key=key)
 
 
 FRAME: Final[ContextVar[Frame]] = ContextVar("runtara_frame")

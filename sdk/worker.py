@@ -276,7 +276,7 @@ class Worker(Service):
         self._residents.pop(resident.key, None)
         self._idle.pop(resident.key, None)
         if resident.claim is not None:
-            self._claims.give_up(resident.claim)
+            self._claims.give_up(*resident.key, resident.claim.nonce)
         self._link.left(*resident.key)
         self._left.set()
         self._wake_intake()

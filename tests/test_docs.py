@@ -10,11 +10,11 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[1]
 FOLDERS: Final = (
-    "protocol", "infra", "sdk", "engine", "engine/lifecycle", "projections", "runner", "compose", "cli", "bench",
-    "examples", "tests",
+    "protocol", "infra", "sdk", "sdk/testing", "engine", "engine/lifecycle", "engine/memory", "projections",
+    "runner", "compose", "cli", "bench", "examples", "tests", "tests/contracts", "tests/testing", "pytest_plugin",
 )  # fmt: skip
 PAGES: Final = (
-    "README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/protocol.md", "docs/settings.md",
+    "README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/protocol.md", "docs/settings.md", "docs/testing.md",
     *(f"{folder}/README.md" for folder in FOLDERS),
 )  # fmt: skip
 MADE_BY_READERS: Final = {"fulfil.py"}

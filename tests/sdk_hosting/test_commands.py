@@ -74,6 +74,23 @@ async def test_what_was_just_started_is_told_to_its_starter_without_a_question(
     assert platform.questions == []
 
 
+async def test_an_end_that_was_heard_is_forgotten_when_the_instance_is_retried(
+    connection: Connection, platform: Platform
+) -> None:
+    async with Results(connection) as results:
+        watch = results.watch("i-1", starting=True)
+        await connection.bus.flush()
+        await platform.answer(results.inbox, Ended(instance="i-1", done=Done(status=Status.FAILED, version=3)))
+        assert (await results.wait(watch)).version == 3
+        assert (await results.wait(watch)).version == 3
+        results.forget("i-1")
+        waiting = asyncio.create_task(results.wait(watch))
+        await eventually(lambda: watch.subscription is not None)
+        await connection.bus.flush()
+        await platform.tell(platform.subjects.done("default", "i-1"), Done(status=Status.COMPLETED, version=9))
+        assert (await waiting).version == 9
+
+
 async def test_whoever_waits_longer_listens_and_asks_though_the_engine_forgot_who_started_it(
     connection: Connection, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

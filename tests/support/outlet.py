@@ -1,44 +1,30 @@
-"""The in-memory twin of an `Outlet`: keeps records, acknowledges them at once or when told, and gives memos back.
+"""An `Outlet` under the test's control: keeps records, acknowledges them at once or when told, and gives memos back.
 
 With `limit`, it stands for a process that dies: records after the first `limit` reach nobody and are never
-acknowledged. Folding is left to the engine's own tests; here a record becomes the memo that it would become.
+acknowledged. What becomes of the records is what the engine in memory makes of them. (The twin that ships,
+`runtara.sdk.testing.MemoryOutlet`, acknowledges when the journal would.)
 """
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeVar
 
+import msgspec
 import orjson
 from msgspec import Raw
 
+from runtara.engine.memory import MemoryEngine, Row, VirtualClock, memos
 from runtara.protocol.errors import WireError
-from runtara.protocol.events import (
-    ChildRequested,
-    SleepStarted,
-    StepFailed,
-    WaitAbandoned,
-    WaitResolved,
-    WaitStarted,
-    encode_data,
-)
-from runtara.protocol.ids import child_id
-from runtara.protocol.messages import Claimed, Memo
-from runtara.protocol.records import (
-    NO_DATA,
-    Checkpointed,
-    Completed,
-    Custom,
-    Options,
-    Parked,
-    Record,
-    Report,
-    StepFailure,
-    Unparked,
-)
+from runtara.protocol.events import WaitResolved, encode_data
+from runtara.protocol.messages import Claimed, Memo, Registration
+from runtara.protocol.records import Checkpointed, Completed, Options, Parked, Record, Report, Start, Started
+from runtara.protocol.subjects import Channel, Source
 from runtara.sdk.execution import Execution
 from runtara.sdk.workflow import Workflow
 
+CLIENT: Final = Source(Channel.COMMANDS, 0, "acme", client="c")
+WORKER: Final = Source(Channel.REPORTS, 0, "acme", worker="w-1")
 R = TypeVar("R", bound=Record)
 
 
@@ -112,24 +98,10 @@ class MemoryOutlet:
         assert isinstance(self.last, Completed), self.last
         return orjson.loads(bytes(self.last.result))
 
-    def memos(self, version: int = 0) -> Iterator[Memo]:
-        """The memos that the engine would give the next attempt."""
-        for number, record in enumerate(self.records, version + 1):
-            if isinstance(record, Checkpointed):
-                yield Memo(
-                    key=record.key, version=number, type="CheckpointSaved", data=record.data, at=journal_us()
-                )  # fmt: skip
-            elif isinstance(record, StepFailure):
-                due_us = None if record.for_us is None else journal_us() + record.for_us
-                data = Raw(encode_data(StepFailed(n=record.n, error=record.error, due_us=due_us)))
-                yield Memo(key=record.key, version=number, type="StepFailed", data=data)
-            elif isinstance(record, Custom):
-                yield Memo(key=record.key, version=number, type="CustomEvent", data=NO_DATA)
-            elif isinstance(record, Parked):
-                event = _wait_event(record)
-                yield Memo(key=record.key, version=number, type=type(event).__name__, data=Raw(encode_data(event)))
-            elif isinstance(record, Unparked):
-                yield Memo(key=record.key, version=number, type="WaitAbandoned", data=Raw(encode_data(WaitAbandoned())))
+    def memos(self, version: int = 0) -> list[Memo]:
+        """The memos that the engine would give the next attempt, `version` events behind those of earlier ones."""
+        row = folded(self.records)
+        return [msgspec.structs.replace(memo, version=version + memo.version) for memo in memos(row)]
 
     def check_numbers(self) -> None:
         """Reports are numbered from 1 without gaps, and every key has one outcome."""
@@ -138,17 +110,19 @@ class MemoryOutlet:
         assert len(set(self.keys)) == len(self.keys)
 
 
-def _wait_event(record: Parked) -> SleepStarted | WaitStarted | ChildRequested:
-    """What the engine makes of the record."""
-    due_us = record.until_us if record.for_us is None else journal_us() + record.for_us
-    if record.kind == "sleep":
-        assert due_us is not None
-        return SleepStarted(due_us=due_us)
-    if record.kind == "signal":
-        assert record.name is not None
-        return WaitStarted(name=record.name, due_us=due_us)
-    assert record.child is not None
-    return ChildRequested(child=record.child.instance or child_id("i-1", record.key), request=record.child)
+def folded(records: Sequence[Record]) -> Row:
+    """What the engine makes of the reports of an attempt."""
+    engine = MemoryEngine(VirtualClock(journal_us()))
+    asked = {record.child.workflow for record in records if isinstance(record, Parked) and record.child is not None}
+    for name in ("w", *asked):
+        engine.register("acme", Registration(workflow=name))
+    engine.append(CLIENT, Start(id="start", instance="i-1", workflow="w"))
+    engine.append(WORKER, Started(instance="i-1", attempt=1, nonce="n", worker="w-1"))
+    for record in records:
+        assert isinstance(record, Report), record
+        engine.append(WORKER, msgspec.structs.replace(record, attempt=1))  # type: ignore[arg-type]  # one of them
+    engine.fold()
+    return engine.rows["acme", "i-1"]
 
 
 def outcome(key: str, kind: str, data: object = None, error: WireError | None = None, version: int = 1_000) -> Memo:

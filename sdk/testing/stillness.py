@@ -1,0 +1,57 @@
+"""When nothing more can happen unless time passes or somebody outside says something.
+
+An instance is known to stand still if all its tasks sleep by the platform's clock, wait for the engine, or wait for
+such tasks. Where that cannot be seen (a lock, a queue, input and output outside of steps), stillness is taken for
+granted once nothing has happened for `PATIENCE_SECONDS` of real time. A step in flight is never cut short.
+"""
+
+import asyncio
+from typing import Any, Final
+
+from runtara.engine.memory import MemoryBus
+
+from .host import MemoryHost
+
+PATIENCE_SECONDS: Final = 0.02
+LOOK_SECONDS: Final = 0.001
+
+
+class Stillness:
+    """Of one platform. All of it happens in the event loop that calls."""
+
+    def __init__(self, bus: MemoryBus, host: MemoryHost) -> None:
+        self._bus = bus
+        self._host = host
+
+    @property
+    def changes(self) -> int:
+        return self._bus.changes + self._bus.clock.changes
+
+    async def reached(self) -> None:
+        """Return when nothing more can happen by itself. What follows without an `await` still finds it so."""
+        loop = asyncio.get_running_loop()
+        seen, since = self.changes, loop.time()
+        while True:
+            await asyncio.sleep(0)
+            if self.changes != seen or self._bus.is_busy or self._host.is_busy:
+                quiet = self.changes == seen
+                seen, since = self.changes, loop.time()
+                if quiet:
+                    await asyncio.sleep(LOOK_SECONDS)
+            elif loop.time() - since >= PATIENCE_SECONDS or (_is_idle(loop) and self._all_wait()):
+                return
+            else:
+                await asyncio.sleep(LOOK_SECONDS)
+
+    def _all_wait(self) -> bool:
+        for resident in self._host.residents.values():
+            execution = resident.execution
+            if execution is None or not execution.stands_still(self._bus.clock.sleepers):
+                return False
+        return True
+
+
+def _is_idle(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether no callback is due, as far as the loop lets us see."""
+    ready: Any = getattr(loop, "_ready", None)
+    return ready is not None and not ready
