@@ -30,6 +30,8 @@ from .workflows import write_changes
 SMALL_BATCH_EVENTS: Final = 128
 MAX_COMMIT_SECONDS: Final = 10  # of one batch, 16 MiB at the most
 ROWS_AT_ONCE: Final = 1_000
+SHORT_ROWS: Final = 32  # of a history that is read together with others
+SHORT_BYTES: Final = 2_048  # of each of its memos
 MEMO_OVERHEAD_BYTES: Final = 120  # of a memo in JSON, besides key and data
 
 _state_decoder = msgspec.json.Decoder(State)
@@ -306,6 +308,27 @@ async def memos(
             page.append(_memo(row))
         if len(found) < ROWS_AT_ONCE:
             return page, False
+
+
+async def short_memos(
+    connection: PgConnection, wanted: Sequence[tuple[str, str, State, int]]
+) -> list[list[Memo] | None]:
+    """Of each (tenant, instance, state, version): all memos up to that version; None if they are not short."""
+    tenants, instances = [one[0] for one in wanted], [one[1] for one in wanted]
+    floors, versions = [one[2].floor for one in wanted], [one[3] for one in wanted]
+    found = await connection.fetch(
+        sql.SHORT_MEMOS, tenants, instances, floors, versions, list(MEMO_TYPES), SHORT_BYTES, SHORT_ROWS + 1
+    )
+    pages: list[list[asyncpg.Record]] = [[] for _ in wanted]
+    for row in found:
+        pages[row["n"] - 1].append(row)
+    return [_short(page) if not state.retried else None for page, (_, _, state, _) in zip(pages, wanted, strict=True)]
+
+
+def _short(page: list[asyncpg.Record]) -> list[Memo] | None:
+    if len(page) > SHORT_ROWS or any(row["data"] is None for row in page):
+        return None
+    return [_memo(row) for row in page]
 
 
 def _memo(row: asyncpg.Record) -> Memo:

@@ -15,7 +15,6 @@ from msgspec import Raw
 from runtara.infra.logs import logger
 from runtara.projections.instances import InstanceRow
 from runtara.projections.leases import Resident, WorkerId
-from runtara.protocol.limits import MAX_INLINE_HISTORY_BYTES
 from runtara.protocol.messages import (
     CancelControl,
     Claimed,
@@ -35,6 +34,7 @@ from . import log as event_log
 from .dispatch import Answers, Mouth, RunDue, RunQueue, Starters, withdraw
 from .fold import Fold
 from .fold_values import ClaimDue
+from .histories import Histories
 from .lifecycle import ControlDue, Effects, effects
 from .log import Ownership
 from .outbox import OutboxSender
@@ -43,7 +43,6 @@ from .streams import Anchor
 
 log = logger("outlets")
 
-HISTORIES_AT_ONCE: Final = 4
 SETTLE_SECONDS: Final = 1.0
 SETTLE_LOOK_SECONDS: Final = 0.005
 SUPERSEDED_EVERY_SECONDS: Final = 1.0  # to one worker, however many stale reports it sends
@@ -65,7 +64,7 @@ class Outlets:
         self._mouth = Mouth(platform.voice)
         self._runs = RunQueue(platform.bus, self._on_queued)
         self._outbox = OutboxSender(platform.pool, platform.bus, platform.subjects, ownership.partition)
-        self._histories = asyncio.Semaphore(HISTORIES_AT_ONCE)
+        self._histories = Histories(platform.pool, self._answer_with_histories)
         self._group: asyncio.TaskGroup | None = None
         self._under_way: set[asyncio.Task[None]] = set()
         self._told: dict[tuple[str, str], float] = {}
@@ -76,6 +75,7 @@ class Outlets:
         """Run requests and the outbox wait until this owner knows all that was in the journal when it took over."""
         async with asyncio.TaskGroup() as self._group:
             self._group.create_task(self._mouth.run(), name="mouth")
+            self._group.create_task(self._histories.run(), name="histories")
             await caught_up.wait()
             self._group.create_task(self._runs.run(), name="run queue")
             self._group.create_task(self._outbox.run(), name="outbox")
@@ -108,7 +108,7 @@ class Outlets:
         """Until all that was let out has left, a second at most: the next owner would repeat it, but not at once."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_SECONDS):
-                while self._under_way or self._runs.is_busy or self._mouth.is_busy:
+                while self._under_way or self._histories.is_busy or self._runs.is_busy or self._mouth.is_busy:
                     await asyncio.sleep(SETTLE_LOOK_SECONDS)
 
     def committed(self, anchor: Anchor) -> None:
@@ -222,16 +222,12 @@ class Outlets:
         elif due.attempt == 1 and row.state.generation == 0:
             answers.add(due.reply, _claimed(due, row))
         else:
-            self._start(self._answer_with_history(due, row))
+            self._histories.want(due, row)
 
-    async def _answer_with_history(self, due: ClaimDue, row: InstanceRow) -> None:
-        async with self._histories, self._platform.pool.acquire() as connection:
-            memos, more = await event_log.memos(
-                connection, due.tenant, due.instance, row.state, after=0, up_to=due.version,
-                max_bytes=MAX_INLINE_HISTORY_BYTES,
-            )  # fmt: skip
+    def _answer_with_histories(self, found: list[tuple[ClaimDue, InstanceRow, list[Memo], bool]]) -> None:
         answers = Answers()
-        answers.add(due.reply, msgspec.structs.replace(_claimed(due, row), memos=memos, more=more))
+        for due, row, memos, more in found:
+            answers.add(due.reply, msgspec.structs.replace(_claimed(due, row), memos=memos, more=more))
         answers.say(self._mouth)
 
     def _start(self, coroutine: "asyncio._CoroutineLike[None]") -> None:

@@ -216,6 +216,20 @@ WHERE e.tenant = $1 AND e.instance = $2 AND e.key IS NOT NULL AND e.type = ANY($
 ORDER BY e.version LIMIT $6
 """
 
+# The same of many instances, each with few and small memos: the others have a memo without data, or too many.
+SHORT_MEMOS: Final = """
+SELECT claimed.n, e.key, e.version, e.type, e.recorded_at,
+    CASE WHEN octet_length(e.data::text) <= $6 THEN e.data END AS data
+FROM unnest($1::text[], $2::text[], $3::int[], $4::int[])
+    WITH ORDINALITY AS claimed (tenant, instance, after, up_to, n)
+CROSS JOIN LATERAL (
+    SELECT key, version, type, recorded_at, data FROM events
+    WHERE tenant = claimed.tenant AND instance = claimed.instance AND key IS NOT NULL AND type = ANY($5::text[])
+        AND version > claimed.after AND version <= claimed.up_to
+    ORDER BY version LIMIT $7
+) AS e
+"""
+
 FAILURES: Final = """
 SELECT key, version, type, data FROM events
 WHERE tenant = $1 AND instance = $2 AND key IS NOT NULL AND version > $3 AND version < $4

@@ -73,7 +73,7 @@ class Idleness:
 
     def leave_now(self) -> None:
         """Give the memory back, if it is idle."""
-        keys = self.keys()
+        keys = self._keys_while_idle() if self.is_idle else self.keys()
         if keys:
             self._leave(keys)
 
@@ -84,15 +84,21 @@ class Idleness:
 
     def _lingered(self) -> None:
         self._timer = None
-        keys = self.keys()
+        keys = self._keys_while_idle()
         seconds = self._parks.seconds_until_due(keys)
-        if keys and (seconds is None or seconds > STAY_FACTOR * self._linger):
+        if not keys:
+            self._set(False)
+        elif seconds is None or seconds > STAY_FACTOR * self._linger:
             self._leave(keys)
 
     def _set(self, value: bool) -> None:
         self.is_idle = value
         if self._on_change is not None:
             self._on_change(value)
+
+    def _keys_while_idle(self) -> tuple[str, ...]:
+        """Its code has not run since it was found idle, so it has no timers now either."""
+        return self._keys(frozenset())
 
     def _keys(self, hosts: Set[Host] | None) -> tuple[str, ...]:
         if hosts is None or self.host in hosts:
@@ -129,10 +135,12 @@ class IdleWatch:
 
 def hosts_with_timers(loop: asyncio.AbstractEventLoop) -> set[Host] | None:
     """The executions whose code has a timer pending; None if this loop does not show its timers."""
-    scheduled: list[Any] | None = getattr(loop, "_scheduled", None)
-    if scheduled is None:
+    scheduled: Iterable[Any] | None = getattr(loop, "_scheduled", None)
+    ready: Iterable[Any] | None = getattr(loop, "_ready", None)  # those that have gone off and not run yet, too
+    if scheduled is None or ready is None:
         return None
-    frames = (handle._context.get(FRAME) for handle in scheduled if not handle._cancelled)
+    timers = (*scheduled, *(handle for handle in ready if isinstance(handle, asyncio.TimerHandle)))
+    frames = (handle._context.get(FRAME) for handle in timers if not handle._cancelled)
     return {frame.host for frame in frames if frame is not None}
 
 

@@ -57,7 +57,8 @@ def suspended(state: State, record: Suspended, now: int) -> Decision:
     elif state.cancel is not None:
         obey_cancel(draft)
     elif state.pause or record.reason == "self":
-        draft.emit(InstancePaused(keys=still_open))
+        is_whole = len(still_open) == len(set(record.keys))  # else something was decided while it left: go on then
+        draft.emit(InstancePaused(keys=still_open if is_whole else ()))
     elif record.reason == "parked":
         _leave_parked(draft, record, still_open)
     else:  # a pause that was taken back, or a hand-over: somebody else goes on

@@ -19,6 +19,12 @@ PLANS = {
     "LOAD_KEYS": (sql.LOAD_KEYS, ["text[]", "text[]", "int[]"], {"uq_events_tenant_instance_version"}),
     "REPEATED_COMMANDS": (sql.REPEATED_COMMANDS, ["text[]"] * 3, {"uq_events_command"}),
     "DROP_TIMERS": (sql.DROP_TIMERS, ["text[]", "text[]", "int[]"], {"timers_pkey"}),
+    "SHORT_MEMOS": (
+        sql.SHORT_MEMOS,
+        ["text[]", "text[]", "int[]", "int[]", "text[]", "int", "int"],
+        {"uq_events_tenant_instance_version"},
+    ),
+    "MEMOS_AT": (sql.MEMOS_AT, ["text[]", "text[]", "int[]"], {"uq_events_tenant_instance_version"}),
     "LIST": (
         queries.LIST,
         ["text", "text", "text", "jsonb", "bigint", "text", "int"],

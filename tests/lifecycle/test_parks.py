@@ -237,7 +237,7 @@ def test_a_pending_pause_is_obeyed_however_it_leaves(reason: str) -> None:
     life = Life().running()
     life.wait("w")
     life.pause()
-    life.suspend("w", "unknown", reason=reason)
+    life.suspend("w", reason=reason)
     assert life.status is Status.PAUSED
     paused = life.log[-1][1]
     assert isinstance(paused, InstancePaused)
@@ -251,6 +251,19 @@ def test_a_hand_over_is_free() -> None:
         life.suspend(reason="released")
         life.claim(f"n{n}")
     assert (life.status, life.state.losses, life.state.attempt) == (Status.RUNNING, 0, 11)
+
+
+@pytest.mark.parametrize("reason", ["pause", "parked", "self"])
+def test_what_was_decided_while_it_left_for_a_pause_is_not_slept_over_when_it_is_resumed(reason: str) -> None:
+    life = Life().running()
+    life.wait("w")
+    life.sleep("s")
+    life.pause()
+    life.signal()  # "w" is resolved; the code, which is leaving, does not see it
+    life.suspend("w", "s", reason=reason)
+    assert life.is_now(Status.PAUSED)
+    life.resume()
+    assert life.is_now(Status.QUEUED)
 
 
 def test_a_low_level_script_pauses_itself() -> None:
