@@ -117,5 +117,9 @@ def test_what_ended_is_archived_and_the_rest_goes_on(shell: Shell, tmp_path: Pat
     assert (again.returncode, done["files"][0] in again.stderr) == (4, True)
     verified = shell.run("audit", "verify")
     assert (verified.returncode, "their hashes hold" in verified.stdout) == (0, True), verified.stdout
+    assert shell.run("audit", "verify", "--archives", str(tmp_path)).returncode == 0
+    (tmp_path / done["files"][0]).unlink()
+    missing = shell.run("audit", "verify", "--archives", str(tmp_path))
+    assert (missing.returncode, "cannot be read" in missing.stdout) == (1, True)
     assert shell.run("audit", "replay").returncode == 0
     assert shell.run("cancel", "still-there").returncode == 0

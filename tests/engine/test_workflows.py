@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtara.engine.fold import Context, Fold, Position
+from runtara.engine.fold import CommandId, Context, Fold, Position
 from runtara.engine.reader import Frame
 from runtara.engine.workflows import Changes, WorkflowCache
 from runtara.infra.postgres import PgConnection
@@ -74,10 +74,11 @@ class Partition:
         self._cache = WorkflowCache(0)
         self._position = Position(head=0, head_hash=GENESIS, clock=0, journal_owner=None)
         self._rows: dict[tuple[str, str], InstanceRow] = {}
+        self._commands: frozenset[CommandId] = frozenset()
 
     async def _fold(self, frames: list[Frame]) -> Fold:
         known = await self._cache.of(cast(PgConnection, self.table), TENANTS)
-        context = Context(partition=0, partitions=1, subjects=SUBJECTS, repeated=frozenset(), workflows=known)
+        context = Context(partition=0, partitions=1, subjects=SUBJECTS, repeated=self._commands, workflows=known)
         fold = Fold(self._position, dict(self._rows), context)
         for one in frames:
             fold.frame(one)
@@ -90,7 +91,7 @@ class Partition:
             fold = await self._fold(frames)
         self.table.write(fold.workflows.changes)
         self._cache.committed(fold.workflows.changes)
-        self._position, self._rows = fold.position, fold.rows
+        self._position, self._rows, self._commands = fold.position, fold.rows, frozenset(fold.commands)
         self.written += [f"event {event}" for event in fold.events]
         self.written += [f"command {row.sequence} {row.record!r}" for row in fold.outbox]
         self.written += [f"rejected {row.sequence} {row.reason}" for row in fold.rejected]
