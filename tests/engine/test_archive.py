@@ -204,6 +204,16 @@ async def test_an_instance_whose_events_do_not_hold_stays(log: Peer, tmp_path: P
     assert len(await log.events("i-0")) == 7
 
 
+async def test_one_that_runs_stays_whatever_its_row_says(log: Peer, tmp_path: Path) -> None:
+    await log.pool.execute("UPDATE instances SET status = 'completed', updated_at = 1 WHERE instance = 'i-3'")
+    done = await archived(log, tmp_path, Policy(before_us=1_000))
+    ((finding,), instances) = (done.findings, done.instances)
+    assert (finding.instance, instances) == ("i-3", 0)
+    assert "audit rebuild" in finding.problem
+    assert list(tmp_path.iterdir()) == []
+    assert len(await log.events("i-3")) == 6
+
+
 async def test_many_go_in_chunks(log: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archiving, "CHUNK_INSTANCES", 2)
     done = await archived(log, tmp_path)
