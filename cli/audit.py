@@ -9,6 +9,8 @@ import msgspec
 import typer
 from rich.progress import Progress, TextColumn
 
+from runtara.protocol.errors import PlatformUnreachable
+
 from . import exits, output
 from .options import AsJson, settings_for
 
@@ -94,12 +96,20 @@ def rebuild(as_json: AsJson = False) -> None:
 @asynccontextmanager
 async def database(size: int = 1) -> "AsyncIterator[Pool[Any]]":
     """A pool of the deployment's database."""
+    import asyncpg
+
     from runtara.infra.postgres import open_pool
 
     settings = settings_for()
     url, deployment = settings.require_database_url(), settings.deployment
-    async with await open_pool(url, deployment, size=size, patience=None) as pool:
-        yield pool
+    try:
+        async with await open_pool(url, deployment, size=size, patience=None) as pool:
+            yield pool
+    except asyncpg.UndefinedTableError as exc:
+        hint = "set RUNTARA_DEPLOYMENT to one that is there, or run `runtara migrate`"
+        raise PlatformUnreachable(reason=f"the database has no tables of deployment {deployment!r}; {hint}") from exc
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as exc:
+        raise PlatformUnreachable(reason=f"the database ended it: {exc}") from exc
 
 
 @asynccontextmanager

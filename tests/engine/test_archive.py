@@ -1,5 +1,6 @@
 """`audit archive`: what ended long ago goes into files, and the log around it stays provable."""
 
+import errno
 import gzip
 import hashlib
 from pathlib import Path
@@ -291,3 +292,17 @@ def test_a_folder_that_cannot_be_written_is_an_error_in_one_line(tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot write to"):
         ArchiveFile(tmp_path / "file", "x")
+
+
+async def test_a_full_disk_is_an_error_in_one_line_and_leaves_everything_as_it_was(
+    log: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ArchiveFile, "write", full)
+    with pytest.raises(BadInput, match="No space left"):
+        await archived(log, tmp_path)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    await log.is_sound()
