@@ -5,8 +5,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 from rich.progress import Progress, TextColumn
+
+from runtara.protocol.errors import PlatformUnreachable
 
 from . import exits, output
 from .options import AsJson, settings_for
@@ -28,17 +31,27 @@ HeadsFile = Annotated[
 ]
 
 
+Archives = Annotated[
+    Path | None,
+    typer.Option("--archives", metavar="DIR", help="Also prove the files that `audit archive` has written there."),
+]
+
+
 @app.command("verify")
-def verify(heads: HeadsFile = None, as_json: AsJson = False) -> None:
+def verify(heads: HeadsFile = None, archives: Archives = None, as_json: AsJson = False) -> None:
     """Check every hash, offset and version of the log. Exit code 1 names the first bad event."""
 
     async def go() -> None:
         from runtara.projections.audit import verify
         from runtara.projections.heads import read_heads
+        from runtara.projections.proofs import prove
 
         against = read_heads(heads) if heads is not None else None
         async with database() as pool, pool.acquire() as connection, progress("verify") as advance:
             verdict = await verify(connection, advance, against=against)
+            if archives is not None:
+                findings = [*verdict.findings, *await prove(connection, archives)]
+                verdict = msgspec.structs.replace(verdict, findings=findings)
         print_verdict(verdict, "every hash, offset and version holds", as_json=as_json)
 
     exits.run(go(), as_json=as_json)
@@ -83,11 +96,20 @@ def rebuild(as_json: AsJson = False) -> None:
 @asynccontextmanager
 async def database(size: int = 1) -> "AsyncIterator[Pool[Any]]":
     """A pool of the deployment's database."""
+    import asyncpg
+
     from runtara.infra.postgres import open_pool
 
     settings = settings_for()
-    async with await open_pool(settings.require_database_url(), settings.deployment, size=size) as pool:
-        yield pool
+    url, deployment = settings.require_database_url(), settings.deployment
+    try:
+        async with await open_pool(url, deployment, size=size, patience=None) as pool:
+            yield pool
+    except asyncpg.UndefinedTableError as exc:
+        hint = "set RUNTARA_DEPLOYMENT to one that is there, or run `runtara migrate`"
+        raise PlatformUnreachable(reason=f"the database has no tables of deployment {deployment!r}; {hint}") from exc
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as exc:
+        raise PlatformUnreachable(reason=f"the database ended it: {exc}") from exc
 
 
 @asynccontextmanager

@@ -96,11 +96,12 @@ async def carry_out(
                         output.print_status(id, status, as_json=as_json)
                 shown.advance(task)
 
-        await _side_by_side(some)
-    if not as_json:
-        if not each:
-            _print_summary(verb, ids, statuses, len(refusals))
-        _print_refusals(refusals)
+        try:
+            await _side_by_side(some)
+        finally:  # also what was done before the platform was lost
+            shown.stop()
+            if not as_json:
+                _print_outcome(verb, ids, statuses, refusals, each=each)
     return len(refusals)
 
 
@@ -115,16 +116,17 @@ async def _side_by_side(some: Callable[[], Awaitable[None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _print_summary(verb: str, ids: Sequence[str], statuses: Counter[Status], refused: int) -> None:
+def _print_outcome(
+    verb: str, ids: Sequence[str], statuses: Counter[Status], refusals: list[str], *, each: bool
+) -> None:
     if not ids:
         sys.stderr.write("no instances match\n")
-        return
-    parts = [f"{count:,} {status.value}" for status, count in sorted(statuses.items())]
-    parts += [f"{refused:,} refused"] if refused else []
-    output.console().print(f"{verb} {_count(ids)}: {', '.join(parts)}")
-
-
-def _print_refusals(refusals: list[str]) -> None:
+    elif not each:
+        parts = [f"{count:,} {status.value}" for status, count in sorted(statuses.items())]
+        parts += [f"{len(refusals):,} refused"] if refusals else []
+        left = len(ids) - statuses.total() - len(refusals)
+        parts += [f"{left:,} not answered"] if left else []
+        output.console().print(f"{verb} {_count(ids)}: {', '.join(parts)}")
     for refusal in refusals[:SHOWN_REFUSALS]:
         sys.stderr.write(f"refused: {refusal}\n")
     if len(refusals) > SHOWN_REFUSALS:

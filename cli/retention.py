@@ -136,6 +136,8 @@ def _opened(file: str) -> Iterator[BinaryIO]:
             target.flush()
             os.fsync(target.fileno())
         part.rename(file)
+    except ConnectionError:  # the database's
+        raise
     except OSError as exc:
         raise BadInput(reason=f"cannot write {file}: {exc.strerror or exc}") from exc
     finally:

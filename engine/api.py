@@ -173,19 +173,25 @@ class Api:
 
     async def _get(self, tenant: str, instance: str | None, data: bytes) -> object:
         async with self._platform.pool.acquire() as connection:
-            return _found(await queries.get(connection, tenant, instance or ""), tenant, instance)
+            view = await queries.get(connection, tenant, instance or "")
+            if view is None:
+                raise await _not_found(connection, tenant, instance or "")
+            return view
 
     async def _events(self, tenant: str, instance: str | None, data: bytes) -> object:
         async with self._platform.pool.acquire() as connection:
             reply = await queries.events(connection, tenant, instance or "", _decode(data, EventsRequest))
-            if not reply.events:
-                _found(await queries.get(connection, tenant, instance or ""), tenant, instance)
+            if not reply.events and await queries.get(connection, tenant, instance or "") is None:
+                raise await _not_found(connection, tenant, instance or "")
             return reply
 
     async def _memos(self, tenant: str, instance: str | None, data: bytes) -> object:
         async with self._platform.pool.acquire() as connection:
             after = _decode(data, MemosRequest).after
-            return _found(await queries.memos(connection, tenant, instance or "", after), tenant, instance)
+            found = await queries.memos(connection, tenant, instance or "", after)
+            if found is None:
+                raise await _not_found(connection, tenant, instance or "")
+            return found
 
     async def _position(self, tenant: str, instance: str | None, data: bytes) -> object:
         async with self._platform.pool.acquire() as connection:
@@ -196,7 +202,8 @@ def _decode(data: bytes, type: type[_T]) -> _T:
     return msgspec.json.decode(data or b"{}", type=type)
 
 
-def _found(value: _T | None, tenant: str, instance: str | None) -> _T:
-    if value is None:
-        raise InstanceNotFound(instance=instance, tenant=tenant)
-    return value
+async def _not_found(connection: "queries.Connection[asyncpg.Record]", tenant: str, instance: str) -> InstanceNotFound:
+    """The error, which says so if the instance is in an archive."""
+    archive = await queries.archive_of(connection, tenant, instance)
+    hint = f": it has ended, and is in the archive {archive}" if archive is not None else ""
+    return InstanceNotFound(instance=instance, tenant=tenant, hint=hint)

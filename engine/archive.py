@@ -6,9 +6,10 @@ row in `retired` (the instance, its last version, the head of its chain, the fil
 `retired_hashes`, the hash of each event at its offset: the partition's head is a hash over all of them, so `verify`
 still proves everything around them, and an event from the file can be proved against it.
 
-Invariants: only ended instances are touched, and only if their own chains hold; engines neither wait nor step aside,
-since they keep no ended instance in memory (a `retry` that meets an archive is decided again, see `log.commit`). An id
-that was retired is never used again. A crash leaves a file too many at worst, never an event too few.
+Invariants: only instances are touched that have ended by their events' own account, and whose chains hold; engines
+neither wait nor step aside, since they keep no ended instance in memory (a `retry` that meets an archive is decided
+again, see `log.commit`). An id that was retired is never used again. A crash leaves a file too many at worst, never an
+event too few.
 """
 
 import secrets
@@ -24,10 +25,14 @@ import msgspec
 
 from runtara.infra.postgres import Pool
 from runtara.projections.archives import ArchiveFile, RetiredInstance
-from runtara.projections.chains import START, Chain, ChainBroken
-from runtara.projections.verdict import MAX_FINDINGS, PAGE, Connection, Finding, place_of
+from runtara.projections.chains import Links
+from runtara.projections.instances import InstanceRow
+from runtara.projections.refold import refolded
+from runtara.projections.verdict import MAX_FINDINGS, PAGE, Connection, Finding
 from runtara.protocol.errors import BadInput
 from runtara.protocol.messages import Status
+
+from . import sql
 
 CHUNK_INSTANCES: Final = 500
 CHUNK_EVENTS: Final = 50_000  # but for an instance that has more by itself
@@ -42,7 +47,6 @@ SELECT partition, tenant, instance, version FROM instances
 WHERE status = ANY($1::text[]) AND updated_at < $2 AND ($3::text IS NULL OR tenant = $3)
 ORDER BY partition, updated_at
 """
-_ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext(current_schema() || ' archive'))"
 _LOCK: Final = """
 SELECT i.tenant, i.instance, i.partition, i.workflow, i.status, i.version, i.hash, i.created_at, i.updated_at
 FROM instances i JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance)
@@ -156,7 +160,7 @@ async def archive(
             async for ids in _chunks(reading, policy):
                 await run.chunk(writing, ids)
         async with writing.transaction():
-            await writing.execute(_ONE_AT_A_TIME)
+            await writing.execute(sql.ONE_AT_A_TIME)
             await writing.execute(_MERGE)
     return run.outcome()
 
@@ -199,7 +203,7 @@ class _Run:
     async def chunk(self, connection: "Connection[asyncpg.Record]", ids: Sequence[Id]) -> None:
         statuses, before, _ = self._policy.parameters
         async with connection.transaction():
-            await connection.execute(_ONE_AT_A_TIME)
+            await connection.execute(sql.ONE_AT_A_TIME)
             locked = await connection.fetch(_LOCK, *_transposed(ids), statuses, before)
             if not locked:
                 return
@@ -217,33 +221,42 @@ class _Run:
     async def _write(
         self, connection: "Connection[asyncpg.Record]", file: ArchiveFile, locked: list[asyncpg.Record]
     ) -> list[asyncpg.Record]:
-        """All events of these instances into the file; those rows whose chains lead to what the row says."""
-        chains: dict[Id, Chain] = {}
-        broken: dict[Id, Finding] = {}
+        """All events of these instances into the file; the rows of those that have ended, as their events say."""
+        links = Links()
+        ended: dict[Id, InstanceRow] = {}
+        async for done in refolded(self._pages(connection, file, links, locked)):
+            ended.update({one.id: one.row for one in done if one.row is not None})
+        for row in locked:
+            id = (row["tenant"], row["instance"])
+            if id not in links.broken and not _is_as_told(row, ended.get(id)):
+                problem = "its row is not what its events say; run `runtara audit rebuild` first"
+                links.broken[id] = Finding(problem=problem, partition=row["partition"], tenant=id[0], instance=id[1])
+        self._findings += links.broken.values()
+        return [row for row in locked if (row["tenant"], row["instance"]) not in links.broken]
+
+    async def _pages(
+        self,
+        connection: "Connection[asyncpg.Record]",
+        file: ArchiveFile,
+        links: Links,
+        locked: list[asyncpg.Record],
+    ) -> AsyncIterator[list[asyncpg.Record]]:
         cursor = await connection.cursor(_EVENTS, *_transposed([(row["tenant"], row["instance"]) for row in locked]))
         while page := await cursor.fetch(PAGE):
             file.write(page)
             for record in page:
-                _step(chains, broken, record)
+                links.step(record)
             self._progress(len(page))
-        for row in locked:
-            id = (row["tenant"], row["instance"])
-            if id not in broken and chains.get(id) != Chain(row["version"], row["hash"]):
-                problem = "its row is not where its events end; run `runtara audit rebuild` first"
-                broken[id] = Finding(problem=problem, partition=row["partition"], tenant=id[0], instance=id[1])
-        self._findings += broken.values()
-        return [row for row in locked if (row["tenant"], row["instance"]) not in broken]
+            yield page
 
 
-def _step(chains: dict[Id, Chain], broken: dict[Id, Finding], record: asyncpg.Record) -> None:
-    id = (record["tenant"], record["instance"])
-    if id in broken:
-        return
-    try:
-        chains[id] = chains.get(id, START).next(record)
-    except ChainBroken as exc:
-        problem = f"{exc}; it stays, see `runtara audit verify`"
-        broken[id] = Finding(problem=problem, partition=record["partition"], **place_of(record))
+def _is_as_told(row: asyncpg.Record, folded: InstanceRow | None) -> bool:
+    """Whether the log says of an instance what its row, by which it was chosen, does."""
+    if folded is None:
+        return False
+    state = folded.state
+    told = (row["status"], row["version"], row["hash"], row["updated_at"])
+    return told == (state.status.value, state.version, folded.hash, folded.updated_at)
 
 
 def _retired(row: asyncpg.Record) -> RetiredInstance:

@@ -37,6 +37,7 @@ _EVENT: Final = (
 _EVENTS: Final = f"{_EVENT} WHERE tenant = $1 AND instance = $2 AND version > $3 ORDER BY version LIMIT $4"
 _TAIL: Final = f'{_EVENT} WHERE tenant = $1 AND partition = $2 AND "offset" > $3 ORDER BY "offset" LIMIT $4'
 _HEADS: Final = "SELECT id, head FROM partitions ORDER BY id"
+_ARCHIVE_OF: Final = "SELECT archive FROM retired WHERE tenant = $1 AND instance = $2"
 LIST: Final = f"""
 SELECT {", ".join(sql.INSTANCE_COLUMNS)} FROM instances
 WHERE tenant = $1 AND ($2::text IS NULL OR status = $2) AND ($3::text IS NULL OR workflow = $3)
@@ -51,6 +52,12 @@ Connection = asyncpg.pool.PoolConnectionProxy
 async def get(connection: "Connection[asyncpg.Record]", tenant: str, instance: str) -> InstanceView | None:
     rows = await connection.fetch(sql.LOAD_INSTANCES, [tenant], [instance])
     return _view(event_log.row_of(rows[0])) if rows else None
+
+
+async def archive_of(connection: "Connection[asyncpg.Record]", tenant: str, instance: str) -> str | None:
+    """The file that has an instance that is no longer here."""
+    found: str | None = await connection.fetchval(_ARCHIVE_OF, tenant, instance)
+    return found
 
 
 def _view(row: InstanceRow, *, whole: bool = True) -> InstanceView:

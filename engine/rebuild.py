@@ -5,10 +5,10 @@ differs is stopped: it gets an owner that no engine is, so that none of them com
 read before they were right; they take over again, with an empty cache, as soon as it is released. Meanwhile workflows
 go on recording into the journal, as when an engine is down.
 
-Invariants: every transaction begins with the row of the partition, so no commit of an engine's lies within it, and
-what it reads of the log is all there is; what is written is what the fold would have written. `dispatched` is evidence
-and not derived: it stays, and is 0 in rows that were missing, so that the sweeper sends their requests again. An
-instance whose own chain is broken is left as it is.
+Invariants: every transaction takes the row of the partition before it reads, so no commit of an engine's lies within
+it, and what it reads of the log is all there is; what is written is what the fold would have written. `dispatched` is
+evidence and not derived: it stays, and is 0 in rows that were missing, so that the sweeper sends their requests again.
+An instance whose own chain is broken is left as it is.
 """
 
 import secrets
@@ -18,10 +18,10 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from runtara.projections.chains import START, Chain, ChainBroken
+from runtara.projections.chains import Links
 from runtara.projections.instances import InstanceRow, columns
 from runtara.projections.refold import Id, Progress, drift, refolded
-from runtara.projections.verdict import MAX_FINDINGS, PAGE, Connection, Finding, place_of
+from runtara.projections.verdict import MAX_FINDINGS, PAGE, Connection, Finding
 from runtara.protocol.ids import partition_of
 from runtara.protocol.limits import OWNER_LEASE_SECONDS
 
@@ -99,6 +99,7 @@ async def _repair_chunk(
     for attempt in range(1, TRIES + 1):
         try:
             async with connection.transaction():
+                await connection.execute(sql.ONE_AT_A_TIME)
                 await connection.execute(sql.SEIZE, partition, token, float(OWNER_LEASE_SECONDS))
                 return await _write(connection, ids)
         except asyncpg.DeadlockDetectedError:  # an engine was just writing which requests it had sent
@@ -108,20 +109,20 @@ async def _repair_chunk(
 
 
 async def _write(connection: "Connection[asyncpg.Record]", ids: Sequence[Id]) -> list[Finding]:
-    chains = _Chains()
+    links = Links()
     gone = set(ids)
-    async for done in refolded(_pages(connection, ids, chains)):
+    async for done in refolded(_pages(connection, ids, links)):
         gone -= {one.id for one in done}
         for one in done:
             if one.finding is not None:
-                chains.findings.setdefault(one.id, one.finding)
-        rows = [one.row for one in done if one.row is not None and one.id not in chains.findings]
+                links.broken.setdefault(one.id, one.finding)
+        rows = [one.row for one in done if one.row is not None and one.id not in links.broken]
         if rows:
             await _replace(connection, rows)
     if gone:  # the log does not know them
         await connection.execute(_DROP_TIMERS, *_transposed(gone))
         await connection.execute(_DROP_INSTANCES, *_transposed(gone))
-    return list(chains.findings.values())
+    return list(links.broken.values())
 
 
 async def _replace(connection: "Connection[asyncpg.Record]", rows: list[InstanceRow]) -> None:
@@ -141,28 +142,10 @@ def _transposed(ids: Sequence[Id] | set[Id]) -> list[list[str]]:
 
 
 async def _pages(
-    connection: "Connection[asyncpg.Record]", ids: Sequence[Id], chains: "_Chains"
+    connection: "Connection[asyncpg.Record]", ids: Sequence[Id], links: Links
 ) -> AsyncIterator[list[asyncpg.Record]]:
     cursor = await connection.cursor(_EVENTS, *_transposed(ids))
     while page := await cursor.fetch(PAGE):
         for record in page:
-            chains.step(record)
+            links.step(record)
         yield page
-
-
-class _Chains:
-    """Which instances' events do not follow from each other: a projection of these would only spread it."""
-
-    def __init__(self) -> None:
-        self.findings: dict[Id, Finding] = {}
-        self._chains: dict[Id, Chain] = {}
-
-    def step(self, record: asyncpg.Record) -> None:
-        id = (record["tenant"], record["instance"])
-        if id in self.findings:
-            return
-        try:
-            self._chains[id] = self._chains.get(id, START).next(record)
-        except ChainBroken as exc:
-            problem = f"{exc}; left as it is, see `runtara audit verify`"
-            self.findings[id] = Finding(problem=problem, partition=record["partition"], **place_of(record))

@@ -21,6 +21,9 @@ SEIZE: Final = "UPDATE partitions SET owner = $2, lease_until = now() + make_int
 
 RELEASE: Final = "UPDATE partitions SET lease_until = now(), owner = NULL WHERE id = $1 AND owner = $2"
 
+# Within a transaction: rebuilding an instance and archiving it exclude each other.
+ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext(current_schema() || ' audit'))"
+
 # The other engines that live, and how many partitions they own; those that have died are swept away meanwhile.
 ANNOUNCE_ENGINE: Final = """
 WITH dead AS (DELETE FROM engines WHERE lease_until < now() - interval '1 minute' AND id <> $1),

@@ -29,15 +29,20 @@ Pool = asyncpg.Pool
 PgConnection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 
-async def open_pool(database_url: str, deployment: str, *, size: int = 8) -> "Pool[asyncpg.Record]":
-    """A pool of at most `size` connections. Raises `PlatformUnreachable` if the server cannot be reached."""
+async def open_pool(
+    database_url: str, deployment: str, *, size: int = 8, patience: float | None = COMMAND_TIMEOUT_SECONDS
+) -> "Pool[asyncpg.Record]":
+    """A pool of at most `size` connections. Raises `PlatformUnreachable` if the server cannot be reached.
+
+    `patience`: seconds that a statement may take; None for those that go through a whole log.
+    """
     try:
         pool = asyncpg.create_pool(
             database_url,
             min_size=1,
             max_size=size,
             timeout=CONNECT_TIMEOUT_SECONDS,
-            command_timeout=COMMAND_TIMEOUT_SECONDS,
+            command_timeout=patience,
             max_inactive_connection_lifetime=0,
             server_settings=_session(deployment),
             init=_prepare,

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -59,8 +60,13 @@ class ArchiveFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError):
+            self._gzip.close()
+        with suppress(OSError):
+            self._file.close()
         self._part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+            raise BadInput(reason=f"cannot write {self._path}: {error.strerror or error}") from error
 
     def write(self, page: list[asyncpg.Record]) -> None:
         self._gzip.write(lines(page))

@@ -38,6 +38,24 @@ class ChainBroken(Exception):
 START: Final = Chain(0, GENESIS)
 
 
+class Links:
+    """The chains of several instances, read each in its order. `broken`: where one does not go on, if so."""
+
+    def __init__(self) -> None:
+        self.chains: dict[tuple[str, str], Chain] = {}
+        self.broken: dict[tuple[str, str], Finding] = {}
+
+    def step(self, row: asyncpg.Record) -> None:
+        id = (row["tenant"], row["instance"])
+        if id in self.broken:
+            return
+        try:
+            self.chains[id] = self.chains.get(id, START).next(row)
+        except ChainBroken as exc:
+            problem = f"{exc}; left as it is, see `runtara audit verify`"
+            self.broken[id] = Finding(problem=problem, partition=row["partition"], **place_of(row))
+
+
 class Walk:
     """`kept`: a head of this partition that was kept elsewhere, and has to be met on the way."""
 

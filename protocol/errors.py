@@ -188,9 +188,12 @@ class UnknownWorkflow(Refused):
 
 
 class InstanceNotFound(Refused):
-    template = "there is no instance {instance!r} in tenant {tenant!r}"
+    template = "there is no instance {instance!r} in tenant {tenant!r}{hint}"
     instance: str
     tenant: str
+
+    def __init__(self, *, hint: str = "", **attributes: object) -> None:
+        super().__init__(hint=hint, **attributes)
 
 
 class WrongPartition(Refused):

@@ -97,7 +97,20 @@ async def test_a_changed_projection_is_found_and_rebuilt_while_all_runs(shell: S
     assert (rebuilt["differed"], rebuilt["findings"]) == (1, [])
     assert shell.run("audit", "replay").returncode == 0
     assert shell.lines("show", "drifted")[0]["status"] == "completed"
+    shell.run("start", "endless", "--id", "lost")
+    await tamper(shell, "DELETE FROM instances")
+    assert shell.run("show", "lost").returncode == 3
+    assert shell.run("audit", "rebuild").returncode == 0
+    assert shell.run("audit", "replay").returncode == 0
     ran(shell, "after-the-rebuild")
+    assert shell.run("cancel", "lost").returncode == 0
+    assert shell.run("result", "lost", "--timeout", "30").returncode == 1
+
+
+def test_a_deployment_that_is_not_there_is_named(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNTARA_DEPLOYMENT", "elsewhere")
+    done = shell.run("audit", "verify")
+    assert (done.returncode, "'elsewhere'" in done.stderr, "Traceback" in done.stderr) == (5, True, False)
 
 
 def test_what_ended_is_archived_and_the_rest_goes_on(shell: Shell, tmp_path: Path) -> None:
@@ -117,5 +130,9 @@ def test_what_ended_is_archived_and_the_rest_goes_on(shell: Shell, tmp_path: Pat
     assert (again.returncode, done["files"][0] in again.stderr) == (4, True)
     verified = shell.run("audit", "verify")
     assert (verified.returncode, "their hashes hold" in verified.stdout) == (0, True), verified.stdout
+    assert shell.run("audit", "verify", "--archives", str(tmp_path)).returncode == 0
+    (tmp_path / done["files"][0]).unlink()
+    missing = shell.run("audit", "verify", "--archives", str(tmp_path))
+    assert (missing.returncode, "cannot be read" in missing.stdout) == (1, True)
     assert shell.run("audit", "replay").returncode == 0
     assert shell.run("cancel", "still-there").returncode == 0

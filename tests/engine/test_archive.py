@@ -1,5 +1,6 @@
 """`audit archive`: what ended long ago goes into files, and the log around it stays provable."""
 
+import errno
 import gzip
 import hashlib
 from pathlib import Path
@@ -12,8 +13,9 @@ from runtara.engine import log as event_log
 from runtara.engine.archive import ENDED, Archived, Policy, archive, summary
 from runtara.engine.fold import Fold
 from runtara.projections.archives import ArchiveFile
+from runtara.projections.proofs import prove
 from runtara.protocol.chain import canonical, event_hash
-from runtara.protocol.errors import BadInput, WireError
+from runtara.protocol.errors import BadInput, InstanceNotFound, WireError
 from runtara.protocol.messages import Status, Superseded
 from runtara.protocol.records import Cancel, Exited, Failed, Registered, Retry
 from tests.support.archives import micros, read_archive
@@ -102,6 +104,29 @@ async def test_a_file_is_on_the_disk_with_its_digest(log: Peer, tmp_path: Path) 
     assert (tmp_path / "SHA256SUMS").read_text() == f"{digest.hex()}  {done.files[0]}\n"
 
 
+async def proved(peer: Peer, folder: Path) -> list[tuple[str | None, str]]:
+    """Instances with which something is wrong, and what."""
+    async with peer.pool.acquire() as connection:
+        return [(finding.instance, finding.problem) for finding in await prove(connection, folder)]
+
+
+async def test_files_are_proved_by_what_stayed(log: Peer, tmp_path: Path) -> None:
+    done = await archived(log, tmp_path)
+    file = tmp_path / done.files[0]
+    assert await proved(log, tmp_path) == []
+    whole = unzipped(file)
+    for old, new in ((b'"k-1"', b'"k-9"'), (b'"version":4', b'"version":5'), (b"done", b"DONE")):
+        file.write_bytes(gzip.compress(whole.replace(old, new, 1)))
+        ((instance, problem),) = await proved(log, tmp_path)
+        assert (instance, "not those that were archived" in problem) == ("i-0", True)
+    lines = whole.splitlines(keepends=True)
+    file.write_bytes(gzip.compress(b"".join(line for line in lines if b'"i-1"' not in line or b"retired" in line)))
+    assert [(instance, "missing" in problem) for instance, problem in await proved(log, tmp_path)] == [("i-1", True)]
+    file.write_bytes(b"no gzip")
+    ((_, problem),) = await proved(log, tmp_path)
+    assert "cannot be read" in problem
+
+
 @pytest.mark.parametrize(
     ("statement", "problem"),
     [
@@ -164,6 +189,8 @@ async def test_an_id_that_was_archived_is_never_used_again(log: Peer, tmp_path: 
     await log.report("w9", script)
     told = await inbox.next(Superseded)
     assert "archive" in told.reason
+    with pytest.raises(InstanceNotFound, match=f"it has ended, and is in the archive {done.files[0]}"):
+        await log.get("i-0")
     retry = await log.ask(Retry(instance="i-2", id="r"))
     assert (retry.error is not None, retry.error and retry.error.code) == (True, "InstanceNotFound")
     await log.is_sound()
@@ -176,6 +203,16 @@ async def test_an_instance_whose_events_do_not_hold_stays(log: Peer, tmp_path: P
     assert {finding.instance: finding.version for finding in done.findings} == {"i-0": 4, "i-1": None}
     assert done.instances == 1
     assert len(await log.events("i-0")) == 7
+
+
+async def test_one_that_runs_stays_whatever_its_row_says(log: Peer, tmp_path: Path) -> None:
+    await log.pool.execute("UPDATE instances SET status = 'completed', updated_at = 1 WHERE instance = 'i-3'")
+    done = await archived(log, tmp_path, Policy(before_us=1_000))
+    ((finding,), instances) = (done.findings, done.instances)
+    assert (finding.instance, instances) == ("i-3", 0)
+    assert "audit rebuild" in finding.problem
+    assert list(tmp_path.iterdir()) == []
+    assert len(await log.events("i-3")) == 6
 
 
 async def test_many_go_in_chunks(log: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,3 +292,17 @@ def test_a_folder_that_cannot_be_written_is_an_error_in_one_line(tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot write to"):
         ArchiveFile(tmp_path / "file", "x")
+
+
+async def test_a_full_disk_is_an_error_in_one_line_and_leaves_everything_as_it_was(
+    log: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ArchiveFile, "write", full)
+    with pytest.raises(BadInput, match="No space left"):
+        await archived(log, tmp_path)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    await log.is_sound()

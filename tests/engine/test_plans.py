@@ -14,6 +14,8 @@ from tests.support.peer import Peer
 VALUES = {"text[]": "{a}", "int[]": "{1}", "bigint[]": "{1}", "json[]": "{1}", "bytea[]": "{a}", "jsonb": "{}"}
 PLANS = {
     "LOAD_INSTANCES": (sql.LOAD_INSTANCES, ["text[]"] * 2, {"instances_pkey"}),
+    "LOAD_KNOWN": (sql.LOAD_KNOWN, ["text[]"] * 2, {"instances_pkey", "retired_pkey"}),
+    "HOLD_ENDED": (sql.HOLD_ENDED, ["text[]"] * 2, {"instances_pkey"}),
     "UPDATE_GROWN": (sql.UPDATE_GROWN, [f"{kind}[]" for kind in sql.GROWN_COLUMNS.values()], {"instances_pkey"}),
     "RECORD_DISPATCHED": (sql.RECORD_DISPATCHED, ["text[]", "text[]", "int[]"], {"instances_pkey"}),
     "LOAD_KEYS": (sql.LOAD_KEYS, ["text[]", "text[]", "int[]"], {"uq_events_tenant_instance_version"}),
