@@ -3,20 +3,27 @@
 import asyncio
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from runtara.cli.parts import connect
 from runtara.cli.platform import LocalPlatform
+from runtara.infra.postgres import PgConnection
+from runtara.projections.audit import verify
+from runtara.projections.refold import replay
+from runtara.projections.verdict import Verdict
 from runtara.protocol.messages import Status
 from runtara.sdk.client import Client
 
+from .logs import long_log
 from .measure import Line, children_of, line, percentile, rss_mb
 
 Case = Callable[["OurBench"], Awaitable[list[Line]]]
 
 
-class Bench:
+class Bench(ABC):
     """What the cases share. `quick` makes them short: good enough to see that they work."""
 
     def __init__(self, *, quick: bool, runs: int) -> None:
@@ -26,9 +33,9 @@ class Bench:
     def scaled(self, count: int) -> int:
         return max(10, count // 20) if self.quick else count
 
+    @abstractmethod
     async def run(self, workflow: str, **input: object) -> Any:
         """Start a workflow of `workflows.py`, or a peer's twin of it, and wait for its result."""
-        raise NotImplementedError
 
 
 class OurBench(Bench):
@@ -41,6 +48,22 @@ class OurBench(Bench):
 
     async def run(self, workflow: str, **input: object) -> Any:
         return await (await self.client.start(workflow, input)).result()
+
+
+async def journal_alone(bench: OurBench) -> list[Line]:
+    """What the machine allows: one record after the other into a stream like the journal, and nothing else."""
+    settings, record = bench.platform.settings, b"[" + b"x" * 300 + b"]"
+    async with await connect(settings) as bus:
+        await bus.jetstream("STREAM.CREATE.BENCH", {"name": "BENCH", "subjects": ["bench"], "storage": "file"})
+        medians = []
+        for _ in range(bench.runs):
+            seconds = []
+            for _ in range(bench.scaled(1_000)):
+                began = time.perf_counter()
+                await bus.publish_acked("bench", record)
+                seconds.append(time.perf_counter() - began)
+            medians.append(percentile(seconds, 50) * 1_000)
+    return [line("for comparison: a record into NATS, acknowledged, p50", "ms", medians, budget=None, best="low")]
 
 
 async def sequential_steps(bench: Bench) -> list[Line]:
@@ -157,7 +180,28 @@ async def memory(bench: OurBench) -> list[Line]:
     ]
 
 
+async def audits(bench: OurBench) -> list[Line]:
+    """In this process, over a log of its own: made by the fold, 24 events an instance, 100 instances interleaved."""
+    replayed, verified = [], []
+    async with long_log(bench.platform.settings.require_database_url(), "auditlog", bench.scaled(200_000)) as log:
+        for _ in range(bench.runs):
+            replayed.append(await _events_a_second(replay, log))
+            verified.append(await _events_a_second(verify, log))
+    return [
+        line("audit replay of 200,000 events", "events/s", replayed, budget=50_000, best="high"),
+        line("audit verify of 200,000 events", "events/s", verified, budget=50_000, best="high"),
+    ]
+
+
+async def _events_a_second(check: Callable[[Any], Awaitable[Verdict]], log: PgConnection) -> float:
+    began = time.perf_counter()
+    verdict = await check(log)
+    assert verdict.is_clean, verdict.findings
+    return verdict.events / (time.perf_counter() - began)
+
+
 CASES: dict[str, Case] = {
+    "journal": journal_alone,
     "sequential": sequential_steps,
     "many": many_at_once,
     "one-step": one_step_workflows,
@@ -167,4 +211,5 @@ CASES: dict[str, Case] = {
     "resume": resume_cost,
     "large": large_state,
     "memory": memory,
+    "audit": audits,
 }

@@ -2,7 +2,7 @@
 
 import typer
 
-from . import audit, instances, local, parts, workflows
+from . import audit, control, instances, local, parts, retention, workflows
 
 app = typer.Typer(
     name="runtara",
@@ -28,11 +28,13 @@ app.command("show")(instances.show)
 app.command("result")(instances.result)
 app.command("log")(instances.log)
 app.command("tail")(instances.tail)
-app.command("pause")(instances.pause)
-app.command("resume")(instances.resume)
-app.command("cancel")(instances.cancel)
-app.command("retry")(instances.retry)
+app.command("pause")(control.pause)
+app.command("resume")(control.resume)
+app.command("cancel")(control.cancel)
+app.command("retry")(control.retry)
 app.command("signal")(instances.signal)
 
 app.add_typer(workflows.app, name="workflow")
+audit.app.command("export")(retention.export)
+audit.app.command("archive")(retention.archive)
 app.add_typer(audit.app, name="audit")

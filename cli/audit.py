@@ -1,65 +1,130 @@
 """`runtara audit`: proofs over the event log. They read Postgres itself, so they work without an engine."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress, TextColumn
 
-from runtara.infra.settings import Settings
-
 from . import exits, output
 from .options import AsJson, settings_for
 
-app = typer.Typer(help="Prove that the event log is whole, and that the projections say what it says.")
+if TYPE_CHECKING:
+    from runtara.infra.postgres import Pool
+    from runtara.projections.verdict import Finding, Verdict
+
+app = typer.Typer(no_args_is_help=True, help="Prove that the event log is whole; export, archive and rebuild from it.")
+
+HeadsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--heads",
+        metavar="FILE",
+        help="Heads that were kept elsewhere: an export, or what `audit verify --json` printed. The log must still "
+        "hold what they stand for, so that one that was rewritten whole shows.",
+    ),
+]
 
 
 @app.command("verify")
-def verify(as_json: AsJson = False) -> None:
+def verify(heads: HeadsFile = None, as_json: AsJson = False) -> None:
     """Check every hash, offset and version of the log. Exit code 1 names the first bad event."""
-    exits.run(_audit("verify", as_json), as_json=as_json)
+
+    async def go() -> None:
+        from runtara.projections.audit import verify
+        from runtara.projections.heads import read_heads
+
+        against = read_heads(heads) if heads is not None else None
+        async with database() as pool, pool.acquire() as connection, progress("verify") as advance:
+            verdict = await verify(connection, advance, against=against)
+        print_verdict(verdict, "every hash, offset and version holds", as_json=as_json)
+
+    exits.run(go(), as_json=as_json)
 
 
 @app.command("replay")
 def replay(as_json: AsJson = False) -> None:
     """Fold the log again and compare with the projections. Exit code 1 if anything differs."""
-    exits.run(_audit("replay", as_json), as_json=as_json)
+
+    async def go() -> None:
+        from runtara.projections.refold import replay
+
+        async with database() as pool, pool.acquire() as connection, progress("replay") as advance:
+            verdict = await replay(connection, advance)
+        print_verdict(verdict, "the projections are what the log says", as_json=as_json)
+
+    exits.run(go(), as_json=as_json)
 
 
-async def _audit(kind: str, as_json: bool) -> None:
-    from runtara.projections import audit
+@app.command("rebuild")
+def rebuild(as_json: AsJson = False) -> None:
+    """Make the projections again from the log where they differ. Engines may go on running."""
 
-    check: Callable[[Any, audit.Progress], Awaitable[audit.Verdict]] = (
-        audit.verify if kind == "verify" else audit.replay
-    )
-    verdict = await _with_progress(settings_for(), kind, check)
+    async def go() -> None:
+        from runtara.engine.rebuild import rebuild
+
+        async with database() as pool, pool.acquire() as connection, progress("rebuild") as advance:
+            done = await rebuild(connection, advance)
+        if as_json:
+            output.print_json(done)
+        else:
+            what = f"{done.events:,} events of {done.instances:,} instances: "
+            what += f"{done.differed:,} differed" if done.differed else "nothing differed"
+            output.console().print("[green]ok[/green]  " if done.is_clean else "[red]bad[/red]  ", what, sep="")
+            print_findings(done.findings)
+        if not done.is_clean:
+            raise typer.Exit(exits.FAILED)
+
+    exits.run(go(), as_json=as_json)
+
+
+@asynccontextmanager
+async def database(size: int = 1) -> "AsyncIterator[Pool[Any]]":
+    """A pool of the deployment's database."""
+    from runtara.infra.postgres import open_pool
+
+    settings = settings_for()
+    async with await open_pool(settings.require_database_url(), settings.deployment, size=size) as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def progress(what: str) -> AsyncIterator[Callable[[int], None]]:
+    """A line on stderr that counts events, at a terminal."""
+    console = output.error_console()
+    columns = (TextColumn("{task.description} {task.completed:,} events"),)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(what)
+        yield lambda count: shown.advance(task, count)
+
+
+def print_verdict(verdict: "Verdict", what: str, *, as_json: bool) -> None:
+    """Ends the command with exit code 1 if it is negative."""
     if as_json:
         output.print_json(verdict)
     else:
-        _print(kind, verdict)
+        console = output.console()
+        if verdict.is_clean:
+            console.print(f"[green]ok[/green]  {verdict.events:,} events of {verdict.instances:,} instances: {what}")
+        if verdict.retired:
+            console.print(f"{verdict.retired:,} events before them are in archives; their hashes hold")
+        print_findings(verdict.findings)
+        for head in verdict.heads:
+            console.print(f"head of partition {head.partition} at offset {head.offset}: {head.hash}")
     if not verdict.is_clean:
         raise typer.Exit(exits.FAILED)
 
 
-async def _with_progress(settings: Settings, kind: str, check: Callable[[Any, Any], Awaitable[Any]]) -> Any:
-    from runtara.infra.postgres import open_pool
-
-    columns = (TextColumn("{task.description} {task.completed:,} events"),)
-    with Progress(*columns, transient=True, disable=not output.console().is_terminal) as progress:
-        task = progress.add_task(kind)
-        pool = await open_pool(settings.require_database_url(), settings.deployment, size=1)
-        async with pool, pool.acquire() as connection:
-            return await check(connection, lambda count: progress.advance(task, count))
-
-
-def _print(kind: str, verdict: Any) -> None:
-    console = output.console()
-    what = "every hash, offset and version holds" if kind == "verify" else "the projections are what the log says"
-    if verdict.is_clean:
-        console.print(f"[green]ok[/green]  {verdict.events:,} events of {verdict.instances:,} instances: {what}")
-    for finding in verdict.findings:
-        place = f"{finding.tenant}/{finding.instance}" if finding.instance else f"partition {finding.partition}"
-        at = f" offset {finding.offset} version {finding.version}" if finding.offset is not None else ""
-        console.print(f"[red]bad[/red]  {place}{at}: {finding.problem}")
-    for partition, head in verdict.heads.items():
-        console.print(f"head of partition {partition}: {head}")
+def print_findings(findings: "list[Finding]") -> None:
+    """One line each, with all that is known of the place."""
+    for finding in findings:
+        place = [f"partition {finding.partition}"]
+        if finding.offset is not None:
+            place.append(f"offset {finding.offset}")
+        if finding.instance is not None:
+            place.append(f"{finding.tenant}/{finding.instance}")
+        if finding.version is not None:
+            place.append(f"version {finding.version}")
+        output.console().print(f"[red]bad[/red]  {' '.join(place)}: {finding.problem}")

@@ -3,7 +3,7 @@
 import getpass
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import orjson
@@ -14,19 +14,26 @@ from runtara.protocol.messages import EventView, ListReply, Status
 from runtara.sdk.client import Client
 
 from . import exits, output
-from .completion import complete_instance
-from .options import AsJson, InstanceId, Labels, Reason, Tenant, WorkflowName, parse_input, parse_labels, settings_for
+from .options import (
+    AsJson,
+    InstanceId,
+    Labels,
+    OfStatus,
+    OfWorkflow,
+    Tenant,
+    WorkflowName,
+    parse_input,
+    parse_labels,
+    settings_for,
+)
 
-InstanceIds = Annotated[
-    list[str], typer.Argument(metavar="ID…", help="Ids of instances.", autocompletion=complete_instance)
-]
 Input = Annotated[
     str | None,
     typer.Option("--input", metavar="JSON|@FILE|-", help="One JSON object by parameter name; - reads standard input."),
 ]
 
 
-def _client(tenant: str | None) -> Client:
+def client_of(tenant: str | None) -> Client:
     """Commands are recorded with the name of who typed them."""
     actor = re.sub(r"[^A-Za-z0-9_-]", "_", getpass.getuser())[:128] or None
     return Client(settings_for(tenant), actor=actor)
@@ -44,7 +51,7 @@ def start(
     """Start an instance of WORKFLOW and print its id (with --wait: its result)."""
 
     async def go() -> None:
-        async with _client(tenant) as client:
+        async with client_of(tenant) as client:
             handle = await client.start(workflow, parse_input(input, workflow), id=id, labels=parse_labels(label))
             if wait:
                 value = await handle.result()
@@ -58,8 +65,8 @@ def start(
 
 
 def list_instances(
-    status: Annotated[Status | None, typer.Option(help="Only those in this status.")] = None,
-    workflow: Annotated[str | None, typer.Option(metavar="W", help="Only those of this workflow.")] = None,
+    status: OfStatus = None,
+    workflow: OfWorkflow = None,
     label: Labels = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000, metavar="N", help="At most so many.")] = 50,
     cursor: Annotated[str | None, typer.Option(metavar="C", help="Where the last page ended.")] = None,
@@ -69,7 +76,7 @@ def list_instances(
     """List instances, newest first."""
 
     async def go() -> None:
-        async with _client(tenant) as client:
+        async with client_of(tenant) as client:
             page = await client.list(
                 status=status, workflow=workflow, labels=parse_labels(label), limit=limit, cursor=cursor
             )
@@ -94,7 +101,7 @@ def show(id: InstanceId, tenant: Tenant = None, as_json: AsJson = False) -> None
     """Show what is known of an instance."""
 
     async def go() -> None:
-        async with _client(tenant) as client:
+        async with client_of(tenant) as client:
             view = await client.get(id)
             hosted = None
             if view.status is Status.QUEUED and not as_json:
@@ -119,7 +126,7 @@ def result(
     """Wait for an instance's end and print its result."""
 
     async def go() -> None:
-        async with _client(tenant) as client:
+        async with client_of(tenant) as client:
             _print_result(id, await client.handle(id).result(timeout=timeout), as_json=as_json)
 
     exits.run(go(), as_json=as_json)
@@ -143,7 +150,7 @@ def log(
     """Print the event log of an instance."""
 
     async def go() -> None:
-        async with _client(tenant) as client:
+        async with client_of(tenant) as client:
             events = client.events(id) if follow else client.history(id)
             await _print_events(events, as_json=as_json)
 
@@ -154,7 +161,7 @@ def tail(tenant: Tenant = None, as_json: AsJson = False) -> None:
     """Print the events of all instances as they come, until interrupted."""
 
     async def go() -> None:
-        async with _client(tenant) as client:
+        async with client_of(tenant) as client:
             await _print_events(client.tail(), as_json=as_json, with_instance=True)
 
     exits.run(go(), as_json=as_json)
@@ -169,26 +176,6 @@ async def _print_events(events: AsyncIterator[EventView], *, as_json: bool, with
             console.print(output.event_line(event, with_instance=with_instance))
 
 
-def pause(ids: InstanceIds, reason: Reason = None, tenant: Tenant = None, as_json: AsJson = False) -> None:
-    """Pause instances: what runs stops at its next operation."""
-    _command(ids, lambda client, id: client.pause(id, reason=reason), tenant, as_json)
-
-
-def resume(ids: InstanceIds, tenant: Tenant = None, as_json: AsJson = False) -> None:
-    """Resume paused instances."""
-    _command(ids, lambda client, id: client.resume(id), tenant, as_json)
-
-
-def cancel(ids: InstanceIds, reason: Reason = None, tenant: Tenant = None, as_json: AsJson = False) -> None:
-    """Cancel instances."""
-    _command(ids, lambda client, id: client.cancel(id, reason=reason), tenant, as_json)
-
-
-def retry(ids: InstanceIds, tenant: Tenant = None, as_json: AsJson = False) -> None:
-    """Let failed or cancelled instances go on from their last good key."""
-    _command(ids, lambda client, id: client.retry(id), tenant, as_json)
-
-
 def signal(
     id: InstanceId,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.")],
@@ -201,20 +188,9 @@ def signal(
         payload = orjson.loads(data)
     except orjson.JSONDecodeError as exc:
         exits.fail(InvalidInput(workflow=f"signal {name}", reason=f"not JSON: {exc}"), as_json=as_json)
-    _command([id], lambda client, target: client.signal(target, name, payload), tenant, as_json)
 
-
-Command = Callable[[Client, str], Coroutine[Any, Any, Status]]
-
-
-def _command(ids: list[str], command: Command, tenant: str | None, as_json: bool) -> None:
     async def go() -> None:
-        async with _client(tenant) as client:
-            for id in ids:
-                status = await command(client, id)
-                if as_json:
-                    output.print_json({"id": id, "status": status})
-                else:
-                    output.console().print(f"{id}  ", output.status_text(Status(status)), sep="")
+        async with client_of(tenant) as client:
+            output.print_status(id, await client.signal(id, name, payload), as_json=as_json)
 
     exits.run(go(), as_json=as_json)

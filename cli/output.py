@@ -24,6 +24,11 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
+def error_console() -> Console:
+    """For progress and questions: stdout is for results."""
+    return Console(stderr=True, highlight=False)
+
+
 def rfc3339(at_us: int | None) -> str | None:
     if at_us is None:
         return None
@@ -77,6 +82,14 @@ def event_json(event: EventView) -> dict[str, object]:
 
 def status_text(status: Status) -> Text:
     return Text(status.value, style=_COLOURS[status])
+
+
+def print_status(id: str, status: Status, *, as_json: bool) -> None:
+    """What a command left an instance in."""
+    if as_json:
+        print_json({"id": id, "status": status})
+    else:
+        console().print(f"{id}  ", status_text(status), sep="")
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -22,11 +22,14 @@ from runtara.protocol.errors import RuntaraError
 from runtara.protocol.frames import join_frame, split_frames
 from runtara.protocol.subjects import Subjects
 
+from .cache import Id
+
 log = logger("dispatch")
 
 MAX_QUEUED: Final = 50_000
 MAX_IN_FLIGHT: Final = 1_024  # publishes whose acknowledgement is under way
 PUBLISH_TIMEOUT_SECONDS: Final = 5.0
+STARTERS_KEPT_SECONDS: Final = 5.0
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -162,6 +165,25 @@ class Answers:
                 count = split_frames(encoded)
                 mouth.say(reply, join_frame(encoded[:count]))
                 encoded = encoded[count:]
+
+
+class Starters:
+    """Who started an instance a moment ago, and where they want to hear of its end. A hint: who waits longer asks."""
+
+    def __init__(self) -> None:
+        self._inboxes: dict[Id, tuple[str, float]] = {}
+
+    def started(self, inboxes: Mapping[Id, str]) -> None:
+        now = time.monotonic()
+        while self._inboxes and next(iter(self._inboxes.values()))[1] < now - STARTERS_KEPT_SECONDS:
+            del self._inboxes[next(iter(self._inboxes))]
+        for id, inbox in inboxes.items():
+            self._inboxes.pop(id, None)
+            self._inboxes[id] = (inbox, now)
+
+    def ended(self, id: Id) -> str | None:
+        found = self._inboxes.pop(id, None)
+        return found[0] if found is not None else None
 
 
 async def withdraw(bus: Bus, subjects: Subjects, subject: str) -> None:

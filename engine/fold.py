@@ -19,7 +19,7 @@ from msgspec import Raw
 
 from runtara.projections.instances import InstanceRow, only_grew, project
 from runtara.protocol.chain import canonical, event_hash, next_head
-from runtara.protocol.errors import RuntaraError, UnknownWorkflow, WireError
+from runtara.protocol.errors import InstanceArchived, RuntaraError, UnknownWorkflow, WireError
 from runtara.protocol.events import AnyEvent, AttemptLost, CheckpointSaved, WaitResolved, encode_data
 from runtara.protocol.frames import Rejection, encode_record
 from runtara.protocol.ids import partition_of
@@ -44,104 +44,38 @@ from runtara.protocol.records import (
     WorkflowForgotten,
     WorkflowRegistered,
 )
-from runtara.protocol.subjects import Source, Subjects, may_answer
+from runtara.protocol.subjects import Source, may_answer
 
 from .cache import Id
+from .fold_values import (
+    Answer,
+    ClaimDue,
+    CommandId,
+    Context,
+    OutboxRow,
+    Position,
+    RejectedRow,
+    ResolvedDue,
+    TimerChanges,
+)
 from .lifecycle import Claim, State, check_envelope, decide, outbox_commands
 from .reader import Frame
-from .workflows import Changes, Registrations, Workflows
+from .workflows import Registrations
 
 _TOKENED: Final = (TimerDue, WorkerLost, Absent)
 _SPECIAL: Final = {*OF_NO_INSTANCE, *_TOKENED, *COMMANDS, Started, Registered}
 
-CommandId = tuple[str, str, str]  # tenant, instance, command
-
-
-class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a partition stands: the next offset, the chain's head, the journal's clock and last owner record."""
-
-    head: int
-    head_hash: bytes
-    clock: int
-    journal_owner: str | None
-
-
-class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fold needs to know and does not change.
-
-    `repeated`: commands of this batch that the log has already. `workflows`: all that the partition knew before this
-    batch, of the tenants that start something in it; `registered`: what the batch that it is folded on changed of them.
-    """
-
-    partition: int
-    partitions: int
-    subjects: Subjects
-    repeated: frozenset[CommandId]
-    workflows: Workflows
-    registered: Changes = {}
-
-
-class ClaimDue(msgspec.Struct, frozen=True, kw_only=True):
-    """A claim to answer with the history up to `version`, if it still holds after the commit."""
-
-    tenant: str
-    instance: str
-    attempt: int
-    nonce: str
-    version: int
-    now_us: int
-    reply: str
-
-
-class Answer(msgspec.Struct, frozen=True):
-    reply: str
-    message: CommandAnswer | CommitAnswer | Superseded
-
-
-class RejectedRow(msgspec.Struct, frozen=True, kw_only=True):
-    sequence: int
-    subject: str
-    tenant: str | None
-    instance: str | None
-    code: str
-    reason: str
-    payload: bytes
-    at: int
-
-
-class ResolvedDue(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of a wait, to be told to the attempt that is resident while it is recorded."""
-
-    tenant: str
-    instance: str
-    memo: Memo
-
-
-class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
-    """`sequence`: of the frame that caused it. (A refused child has no event, hence no offset of its own.)"""
-
-    sequence: int
-    n: int
-    target: int
-    record: bytes
-
-
-class TimerChanges(msgspec.Struct, frozen=True):
-    """What a fold did to timers: (tenant, instance, id, due) of new ones, (tenant, instance, id) of gone ones."""
-
-    added: list[tuple[str, str, int, int]]
-    dropped: list[tuple[str, str, int]]
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.dropped)
-
 
 class Fold:
-    """`rows` holds every existing instance that the frames name; it is changed in place as the fold goes on."""
+    """`rows` holds every existing instance that the frames name; it is changed in place as the fold goes on.
+
+    `retired`: those they name that are in an archive (its name), whose ids are never used again.
+    """
 
     def __init__(self, position: Position, rows: dict[Id, InstanceRow], context: Context) -> None:
         self.context = context
         self.rows = rows
+        self.retired: dict[Id, str] = {}
         self.before: dict[Id, InstanceRow | None] = {}
         self.events: list[tuple[object, ...]] = []
         self.outbox: list[OutboxRow] = []
@@ -152,6 +86,7 @@ class Fold:
         self.superseded: dict[tuple[str, str], Superseded] = {}
         self.lost: list[tuple[str, str, Claim]] = []
         self.heard: set[Id] = set()
+        self.starters: dict[Id, str] = {}
         self.counts: Counter[str] = Counter()
         self.workflows = Registrations(context.workflows, context.registered)
         self._head = position.head
@@ -181,6 +116,11 @@ class Fold:
     @property
     def changed(self) -> dict[Id, InstanceRow]:
         return {id: self.rows[id] for id in self.before}
+
+    @property
+    def revived(self) -> list[Id]:
+        """Those that had ended and go on: the only rows that somebody else may take away meanwhile."""
+        return [id for id, row in self.before.items() if row is not None and row.state.status.is_terminal]
 
     @property
     def reshaped(self) -> list[InstanceRow]:
@@ -310,8 +250,12 @@ class Fold:
 
     def _decide_command(self, frame: Frame, source: Source, tenant: str, record: Command) -> RuntaraError | None:
         id = (tenant, record.instance)
+        if id in self.retired and isinstance(record, Start):
+            return InstanceArchived(instance=record.instance, archive=self.retired[id])
         row = self.rows.get(id)
         decision = decide(row.state if row is not None else None, record, self._clock, source=source)  # type: ignore[arg-type]
+        if isinstance(record, Start) and record.done is not None and may_answer(tenant, record.done):
+            self.starters[id] = record.done
         if decision.events:
             self._repeated.add((*id, record.id))
             self._append(id, record, decision.events)
@@ -370,6 +314,8 @@ class Fold:
     def _decide(self, frame: Frame, source: Source, tenant: str, record: AnyRecord) -> tuple[str, str]:
         """Decide one record and append its events; what became of it, and why."""
         id = (tenant, record.instance)
+        if id in self.retired and isinstance(record, Registered):
+            return "stale", str(InstanceArchived(instance=record.instance, archive=self.retired[id]))
         row = self.rows.get(id)
         decision = decide(row.state if row is not None else None, record, self._clock, source=source)
         if decision.events:

@@ -2,7 +2,8 @@
 
 Folding a batch and committing one take about the same time, one of them here and the other in Postgres, so they go on
 side by side: while one batch is under way, what arrives is folded into the next, on the rows that the first will have
-left. That batch grows until the other one is done, so that a slow commit makes the next larger, not later.
+left. That batch grows until the other one is done and somebody waits for it (`patience`), so that a slow commit makes
+the next larger, not later.
 
 Invariants: a batch is committed only after the one it was folded on; if that one cannot be, everything folded on it is
 thrown away and folded again. What is known of an instance is looked for in the order of its age: the batch that is
@@ -10,6 +11,7 @@ open, the one under way, the cache, Postgres. Rows that are read there are of in
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -19,19 +21,22 @@ from runtara.protocol.records import Command, Start
 
 from . import log as event_log
 from .cache import Id, InstanceCache
-from .fold import CommandId, Context, Fold, Position
+from .fold import Fold
+from .fold_values import CommandId, Context, Position
 from .lifecycle import needs_keys
+from .patience import patience
 from .platform import Platform
 from .reader import Frame
 from .workflows import WorkflowCache
 
 
 class Batch:
-    """Frames, and the fold of them. Made by `Folding`."""
+    """Frames, and the fold of them. Made by `Folding`. `due`: when it is to be committed (the loop's time)."""
 
     def __init__(self, fold: Fold) -> None:
         self.fold = fold
         self.frames: list[Frame] = []
+        self.due = math.inf
         self._records = self._bytes = 0
 
     def has_room(self, frames: Sequence[Frame]) -> bool:
@@ -40,9 +45,10 @@ class Batch:
             self._records + records <= MAX_BATCH_RECORDS and self._bytes + size <= MAX_BATCH_BYTES
         )
 
-    def add(self, frames: Sequence[Frame]) -> None:
+    def add(self, frames: Sequence[Frame], now: float) -> None:
         for frame in frames:
             self.fold.frame(frame)
+            self.due = min(self.due, now + patience(frame))
         records, size = _size(frames)
         self.frames += frames
         self._records += records
@@ -59,10 +65,12 @@ class Folding:
         self._workflows = WorkflowCache(partition)
         self._under_way: Fold | None = None
         self._open = Batch(self._fold_from(position))
+        self._loop = asyncio.get_running_loop()
         self._changing = asyncio.Lock()
         self._settled = asyncio.Event()  # no batch is under way
         self._settled.set()
-        self._filled = asyncio.Event()
+        self._ready = asyncio.Event()  # the open batch is due, or full
+        self._timer: asyncio.TimerHandle | None = None
         self._taken = asyncio.Event()
         self.is_blocked = False
 
@@ -70,19 +78,29 @@ class Folding:
         """Fold frames into the open batch, waiting for room in it; the workers that the batch has heard from."""
         while not self._open.has_room(frames):
             self.is_blocked = True
+            self._ready.set()
             self._taken.clear()
             await self._taken.wait()
         self.is_blocked = False
         async with self._changing:
             batch = self._open
             await self._learn(batch.fold, frames)
-            batch.add(frames)
-        self._filled.set()
+            batch.add(frames, self._loop.time())
+            self._wake_at(batch.due)
         return batch.fold.heard
 
+    def _wake_at(self, due: float) -> None:
+        timer = self._timer
+        if due <= self._loop.time():
+            self._ready.set()
+        elif timer is None or timer.when() > due:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._loop.call_at(due, self._ready.set)
+
     async def take(self) -> Batch:
-        """The open batch, as soon as there is anything in it. What comes now is folded on it."""
-        await self._filled.wait()
+        """The open batch, as soon as it is due. What comes now is folded on it."""
+        await self._ready.wait()
         async with self._changing:
             batch = self._open
             self._under_way = batch.fold
@@ -132,7 +150,10 @@ class Folding:
 
     def _begin(self, position: Position) -> None:
         self._open = Batch(self._fold_from(position))
-        self._filled.clear()
+        self._ready.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._taken.set()
 
     def _fold_from(self, position: Position) -> Fold:
@@ -153,8 +174,9 @@ class Folding:
         if not (missing or commands):
             return
         async with self._platform.pool.acquire() as connection:
-            for row in await event_log.load_rows(connection, missing):
-                fold.rows[row.tenant, row.instance] = row
+            rows, retired = await event_log.load_known(connection, missing)
+            fold.rows.update({(row.tenant, row.instance): row for row in rows})
+            fold.retired.update(retired)
             repeatable = [command for command in commands if command[:2] in fold.rows]
             fold.learn_repeated(await event_log.repeated_commands(connection, repeatable))
             if tenants:

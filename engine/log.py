@@ -14,14 +14,15 @@ from msgspec import Raw
 
 from runtara.infra.postgres import PgConnection
 from runtara.projections.instances import InstanceRow, columns, grown_columns
-from runtara.protocol.errors import PartitionLost, WireError
+from runtara.protocol.errors import PartitionLost, RuntaraError, WireError
 from runtara.protocol.events import MEMO_TYPES, AnyEvent, decode_event
 from runtara.protocol.limits import OWNER_LEASE_SECONDS
 from runtara.protocol.messages import Memo
 
 from . import sql
 from .cache import Id
-from .fold import CommandId, Fold, Position
+from .fold import Fold
+from .fold_values import CommandId, Position
 from .lifecycle import State, effects, is_failure, needs_keys, recorded_keys, with_keys
 from .streams import Anchor, Fingerprint
 from .workflows import write_changes
@@ -32,6 +33,11 @@ ROWS_AT_ONCE: Final = 1_000
 MEMO_OVERHEAD_BYTES: Final = 120  # of a memo in JSON, besides key and data
 
 _state_decoder = msgspec.json.Decoder(State)
+
+
+class RetiredMeanwhile(RuntaraError):
+    template = "retired since they were read: {instances}"
+    instances: list[str]
 
 
 class Ownership(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +102,20 @@ async def load_rows(connection: PgConnection, ids: Sequence[Id]) -> list[Instanc
     if not ids:
         return []
     found = await connection.fetch(sql.LOAD_INSTANCES, [t for t, _ in ids], [i for _, i in ids])
-    rows = [row_of(record) for record in found]
+    return await _with_keys(connection, [row_of(record) for record in found])
+
+
+async def load_known(connection: PgConnection, ids: Sequence[Id]) -> tuple[list[InstanceRow], dict[Id, str]]:
+    """The rows as `load_rows` gives them, and of those that were retired the archive that has them."""
+    if not ids:
+        return [], {}
+    found = await connection.fetch(sql.LOAD_KNOWN, [t for t, _ in ids], [i for _, i in ids])
+    retired = {(r["asked_tenant"], r["asked_instance"]): r["archive"] for r in found if r["version"] is None}
+    rows = [row_of(record) for record in found if record["version"] is not None]
+    return await _with_keys(connection, rows), retired
+
+
+async def _with_keys(connection: PgConnection, rows: list[InstanceRow]) -> list[InstanceRow]:
     live = [row for row in rows if needs_keys(row.state)]
     if not live:
         return rows
@@ -153,7 +172,7 @@ async def repeated_commands(connection: PgConnection, asked: Sequence[CommandId]
 
 async def commit(connection: PgConnection, ownership: Ownership, fold: Fold, *, before: Anchor, after: Anchor) -> None:
     """Write a fold. Raises `PartitionLost` if the partition is no longer ours, or no longer at `before`."""
-    others = fold.outbox or fold.rejected or fold.timers or fold.workflows.changes
+    others = fold.revived or fold.outbox or fold.rejected or fold.timers or fold.workflows.changes
     if 0 < len(fold.events) <= SMALL_BATCH_EVENTS and not others:
         await _commit_small(connection, ownership, fold, before, after)
         return
@@ -165,12 +184,14 @@ async def commit(connection: PgConnection, ownership: Ownership, fold: Fold, *, 
 async def _commit_small(
     connection: PgConnection, ownership: Ownership, fold: Fold, before: Anchor, after: Anchor
 ) -> None:
+    reshaped = [columns(row) for row in fold.reshaped]
+    grown = [grown_columns(row) for row in fold.grown]
     moved = await connection.fetchval(
-        sql.COMMIT_SMALL,
+        sql.COMMIT_SMALL[bool(reshaped), bool(grown)],
         *_advance_parameters(ownership, fold.position, before, after),
-        *_transposed(fold.events, len(sql.EVENT_COLUMNS)),
-        *_transposed([columns(row) for row in fold.reshaped], len(sql.INSTANCE_COLUMNS)),
-        *_transposed([grown_columns(row) for row in fold.grown], len(sql.GROWN_COLUMNS)),
+        *_transposed(fold.events),
+        *_transposed(reshaped),
+        *_transposed(grown),
     )
     if moved is None:
         raise PartitionLost(partition=ownership.partition)
@@ -213,14 +234,16 @@ def _advance_parameters(ownership: Ownership, position: Position, before: Anchor
 
 
 async def _write(connection: PgConnection, partition: int, fold: Fold) -> None:
+    if fold.revived:
+        await _hold_ended(connection, fold.revived)
     if fold.events:
         await connection.copy_records_to_table("events", records=fold.events, columns=list(sql.EVENT_COLUMNS))
     if fold.reshaped:
         rows = [columns(row) for row in fold.reshaped]
-        await connection.execute(sql.UPSERT_INSTANCES, *_transposed(rows, len(sql.INSTANCE_COLUMNS)))
+        await connection.execute(sql.UPSERT_INSTANCES, *_transposed(rows))
     if fold.grown:
         rows = [grown_columns(row) for row in fold.grown]
-        await connection.execute(sql.UPDATE_GROWN, *_transposed(rows, len(sql.GROWN_COLUMNS)))
+        await connection.execute(sql.UPDATE_GROWN, *_transposed(rows))
     if fold.timers:
         await _write_timers(connection, partition, fold)
     if fold.workflows.changes:
@@ -241,9 +264,17 @@ async def _write(connection: PgConnection, partition: int, fold: Fold) -> None:
         )
 
 
-def _transposed(rows: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:
-    """Rows as columns, as `unnest` takes them."""
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+async def _hold_ended(connection: PgConnection, ids: Sequence[Id]) -> None:
+    """Keep an archive from taking what goes on. Raises `RetiredMeanwhile` if one has: it has to be decided again."""
+    found = await connection.fetch(sql.HOLD_ENDED, [t for t, _ in ids], [i for _, i in ids])
+    gone = set(ids) - {(row["tenant"], row["instance"]) for row in found}
+    if gone:
+        raise RetiredMeanwhile(instances=sorted(instance for _, instance in gone))
+
+
+def _transposed(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
+    """Rows as columns, as `unnest` takes them. No rows have no columns."""
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 async def _write_timers(connection: PgConnection, partition: int, fold: Fold) -> None:

@@ -22,6 +22,7 @@ from runtara.protocol.messages import (
     Committed,
     Control,
     Done,
+    Ended,
     Memo,
     PauseControl,
     Resolved,
@@ -31,8 +32,9 @@ from runtara.protocol.messages import (
 )
 
 from . import log as event_log
-from .dispatch import Answers, Mouth, RunDue, RunQueue, withdraw
-from .fold import ClaimDue, Fold
+from .dispatch import Answers, Mouth, RunDue, RunQueue, Starters, withdraw
+from .fold import Fold
+from .fold_values import ClaimDue
 from .lifecycle import ControlDue, Effects, effects
 from .log import Ownership
 from .outbox import OutboxSender
@@ -67,6 +69,7 @@ class Outlets:
         self._group: asyncio.TaskGroup | None = None
         self._under_way: set[asyncio.Task[None]] = set()
         self._told: dict[tuple[str, str], float] = {}
+        self._starters = Starters()
         self.watch: Watcher | None = None
 
     async def run(self, caught_up: asyncio.Event) -> None:
@@ -79,11 +82,12 @@ class Outlets:
 
     def let_out(self, fold: Fold, anchor: Anchor) -> None:
         withdrawn: list[str] = []
-        for id, before in fold.before.items():
-            self._changed(before, fold.rows[id], withdrawn)
         answers = Answers()
         for answer in fold.answers:
             answers.add(answer.reply, answer.message)
+        self._starters.started(fold.starters)
+        for id, before in fold.before.items():
+            self._changed(before, fold.rows[id], withdrawn, answers)
         if withdrawn:
             self._start(self._withdraw_and_answer(withdrawn, answers))
             answers = Answers()
@@ -164,7 +168,7 @@ class Outlets:
         message = Superseded(instance=instance, attempt=attempt, nonce=nonce, reason=reason)
         self._mouth.say(self._subjects.control(tenant, worker), _encode(message))
 
-    def _changed(self, before: InstanceRow | None, after: InstanceRow, withdrawn: list[str]) -> None:
+    def _changed(self, before: InstanceRow | None, after: InstanceRow, withdrawn: list[str], answers: Answers) -> None:
         old, new = before.state if before is not None else None, after.state
         was, now = effects(old) if old is not None else Effects(), effects(new)
         if now.run_request is not None and now.run_request != was.run_request:
@@ -172,7 +176,7 @@ class Outlets:
         if now.purge is not None and now.purge != was.purge:
             withdrawn.append(self._run_subject(after, now.purge))
         if new.status.is_terminal and (old is None or not old.status.is_terminal):
-            self._say_done(after)
+            self._say_done(after, answers)
         self.control(after)
         if self.watch is not None:
             self.watch.changed(before, after)
@@ -181,7 +185,7 @@ class Outlets:
         state = row.state
         return self._subjects.run(state.options.runner, row.tenant, state.workflow, row.instance, attempt)
 
-    def _say_done(self, row: InstanceRow) -> None:
+    def _say_done(self, row: InstanceRow, answers: Answers) -> None:
         done = Done(
             status=row.state.status,
             version=row.state.version,
@@ -189,6 +193,9 @@ class Outlets:
             error=event_log.error_of(row),
         )
         self._mouth.say(self._subjects.done(row.tenant, row.instance), _encode(done))
+        starter = self._starters.ended((row.tenant, row.instance))
+        if starter is not None:
+            answers.add(starter, Ended(instance=row.instance, done=done))
 
     async def _withdraw_and_answer(self, subjects: list[str], answers: Answers) -> None:
         await self._runs.forget(set(subjects))

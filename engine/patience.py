@@ -6,10 +6,11 @@ milliseconds of them are one commit (m: at one step at a time, a third of the pr
 A first attempt runs before its claim is answered, so its claim may wait for what it does at once.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
-from runtara.protocol.records import Checkpointed, Custom, Log, Progress, Record, Started, StepFailure
+from runtara.protocol.records import Checkpointed, Custom, Log, Progress, Started, StepFailure
+
+from .reader import Frame
 
 RECORDED_SECONDS: Final = 0.02
 FIRST_CLAIM_SECONDS: Final = 0.002
@@ -17,10 +18,10 @@ FIRST_CLAIM_SECONDS: Final = 0.002
 _RECORDED: Final = {Checkpointed, StepFailure, Custom, Progress, Log}
 
 
-def patience(records: Iterable[Record]) -> float:
-    """Seconds. A record with a `reply` has somebody waiting for it."""
-    seconds = RECORDED_SECONDS
-    for record in records:
+def patience(frame: Frame) -> float:
+    """Seconds. A record with a `reply` has somebody waiting for it; what is rejected is rare, and shown at once."""
+    seconds = RECORDED_SECONDS if frame.records else 0.0
+    for record in frame.records:
         if type(record) in _RECORDED and record.reply is None:
             continue
         if type(record) is Started and record.attempt == 1:

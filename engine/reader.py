@@ -5,7 +5,6 @@ lives as long as its subscription: a reconnect, a lost consumer or a gap ends it
 makes a new one from the committed cursor, after the journal's identity was checked again.
 """
 
-import asyncio
 from collections import deque
 from typing import Final
 
@@ -18,8 +17,6 @@ from runtara.protocol.errors import Unavailable
 from runtara.protocol.frames import Rejection, decode_frame
 from runtara.protocol.limits import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_OUTSTANDING_BYTES
 from runtara.protocol.records import Unreadable, WireRecord
-
-from .patience import patience
 
 log = logger("reader")
 
@@ -50,29 +47,6 @@ class _Consumer(msgspec.Struct, frozen=True):
     name: str
 
 
-class _Batch:
-    """Frames in the making. `due`: when the first of those who wait for it has waited long enough (loop's time)."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._records = self._bytes = 0
-        self.frames: list[Frame] = []
-        self.due = float("inf")
-
-    def take(self, messages: deque[PulledMsg]) -> bool:
-        """Take what there is room for; whether there is room for more."""
-        while messages and self._records < MAX_BATCH_RECORDS:
-            self._bytes += len(messages[0].data)
-            if self.frames and self._bytes > MAX_BATCH_BYTES:
-                return False
-            frame = _decoded(messages.popleft())
-            self.frames.append(frame)
-            self._records += len(frame.records)
-            wait = patience(frame.records) if frame.records else 0.0
-            self.due = min(self.due, self._loop.time() + wait)
-        return self._records < MAX_BATCH_RECORDS
-
-
 class JournalReader:
     """Reads `stream` behind the sequence `after`; `sequence` is the last one taken. An async context manager."""
 
@@ -82,8 +56,6 @@ class JournalReader:
         self._pull: PullLoop | None = None
         self._ended: ReadAgain | None = None
         self._waiting: deque[PulledMsg] = deque()
-        self._is_gathering = False
-        self._loop = asyncio.get_running_loop()
         self.sequence = after
 
     async def __aenter__(self) -> "JournalReader":
@@ -98,8 +70,8 @@ class JournalReader:
 
     @property
     def is_drained(self) -> bool:
-        """All that has arrived was taken, or is being gathered for the next batch."""
-        return self._is_gathering or (not self._waiting and (self._pull is None or self._pull.is_idle))
+        """All that has arrived was taken."""
+        return not self._waiting and (self._pull is None or self._pull.is_idle)
 
     @property
     def held_bytes(self) -> int:
@@ -107,30 +79,18 @@ class JournalReader:
         return sum(len(message.data) for message in self._waiting) + (self._pull.held_bytes if self._pull else 0)
 
     async def next_batch(self) -> list[Frame]:
-        """What has arrived, whole frames, up to the batch's limits; at least one. Raises `ReadAgain`.
-
-        As long as nobody waits for the commit of what it holds (`patience`), the batch waits for more.
-        """
+        """What has arrived, whole frames, up to the batch's limits; waits for at least one. Raises `ReadAgain`."""
         if not self._waiting:
             await self._fill()
-        batch = _Batch()
-        while batch.take(self._waiting):
-            left = batch.due - self._loop.time()
-            if left <= 0 or not await self._fill_within(left):
+        frames: list[Frame] = []
+        records = size = 0
+        while self._waiting and records < MAX_BATCH_RECORDS:
+            size += len(self._waiting[0].data)
+            if frames and size > MAX_BATCH_BYTES:
                 break
-        return batch.frames
-
-    async def _fill_within(self, seconds: float) -> bool:
-        """Whether anything arrived in time. What ends this reader is raised at the next batch, behind this one."""
-        self._is_gathering = True
-        try:
-            async with asyncio.timeout(seconds):
-                await self._fill()
-        except (TimeoutError, ReadAgain):
-            return False
-        finally:
-            self._is_gathering = False
-        return True
+            frames.append(_decoded(self._waiting.popleft()))
+            records += len(frames[-1].records)
+        return frames
 
     async def _fill(self) -> None:
         assert self._pull is not None

@@ -24,7 +24,8 @@ from runtara.protocol.subjects import Subjects
 
 from . import log as event_log
 from . import sql
-from .fold import Context, Fold
+from .fold import Fold
+from .fold_values import Context
 from .log import Ownership
 from .reader import Frame
 from .streams import Anchor, check_anchor, create_stream, journal_config, stream_info

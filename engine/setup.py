@@ -17,7 +17,7 @@ from .streams import StreamConfig, check_config, create_stream, journal_config, 
 
 log = logger("setup")
 
-_NEW_PARTITION = """
+NEW_PARTITION = """
 INSERT INTO partitions (id, stream_created, cursor, clock, head, head_hash, lease_until)
 VALUES ($1, $2, 0, 0, 0, $3, now() - interval '1 second') ON CONFLICT DO NOTHING
 """
@@ -70,7 +70,7 @@ async def _streams(
             replicas=settings.replicas,
         )  # fmt: skip
         created = await _ensure(bus, config, may_create=partition not in known)
-        await connection.execute(_NEW_PARTITION, partition, created, GENESIS)
+        await connection.execute(NEW_PARTITION, partition, created, GENESIS)
     await _ensure(bus, run_config(subjects, deployment_id=deployment_id, replicas=settings.replicas), may_create=True)
 
 

@@ -16,6 +16,9 @@ RENEW: Final = """
 UPDATE partitions SET lease_until = now() + make_interval(secs => $3) WHERE id = $1 AND owner = $2 RETURNING id
 """
 
+# Whoever owns it is no longer the owner, waits for no lease, and drops what it has in memory.
+SEIZE: Final = "UPDATE partitions SET owner = $2, lease_until = now() + make_interval(secs => $3) WHERE id = $1"
+
 RELEASE: Final = "UPDATE partitions SET lease_until = now(), owner = NULL WHERE id = $1 AND owner = $2"
 
 # The other engines that live, and how many partitions they own; those that have died are swept away meanwhile.
@@ -48,23 +51,25 @@ INSTANCE_COLUMNS: Final = {
     "updated_at": "bigint", "wake_at": "bigint", "input": "json", "result": "json", "error": "json",
     "progress": "json", "state": "json", "hash": "bytea",
 }  # fmt: skip
-_FIXED: Final = {"tenant", "instance", "partition", "workflow", "parent", "labels", "created_at"}
-_UPDATES: Final = ", ".join(f"{name} = excluded.{name}" for name in INSTANCE_COLUMNS if name not in _FIXED)
+_KEY: Final = {"tenant", "instance"}
+_FIXED: Final = {*_KEY, "partition", "workflow", "parent", "labels", "created_at"}
 
 
 def _arrays(columns: dict[str, str], first: int) -> str:
     return ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(columns.values(), start=first))
 
 
-def _upsert_instances(first: int, condition: str = "") -> str:
+def _upsert_instances(first: int, condition: str = "", fixed: set[str] = _FIXED) -> str:
+    updates = ", ".join(f"{name} = excluded.{name}" for name in INSTANCE_COLUMNS if name not in fixed)
     return f"""
 INSERT INTO instances ({", ".join(INSTANCE_COLUMNS)})
 SELECT * FROM unnest({_arrays(INSTANCE_COLUMNS, first)}) {condition}
-ON CONFLICT (tenant, instance) DO UPDATE SET {_UPDATES}
+ON CONFLICT (tenant, instance) DO UPDATE SET {updates}
 """
 
 
 UPSERT_INSTANCES: Final = _upsert_instances(1)
+REPLACE_INSTANCES: Final = _upsert_instances(1, fixed=_KEY)  # `dispatched` stays: it is evidence, not derived
 
 # Rows of which only the fold itself moved on: most of them, and (m) twice as fast as the upsert of all columns.
 GROWN_COLUMNS: Final = {
@@ -85,17 +90,31 @@ UPDATE_GROWN: Final = _update_grown(1)
 # A whole small batch as one statement, hence one round trip and one transaction: (m) half the time of the same batch
 # as a transaction with COPY up to about a hundred events, worse from two hundred on.
 _EVENTS_FROM: Final = 11 + 1  # behind the parameters of ADVANCE
-_ROWS_FROM: Final = _EVENTS_FROM + len(EVENT_COLUMNS)
-_GROWN_FROM: Final = _ROWS_FROM + len(INSTANCE_COLUMNS)
-COMMIT_SMALL: Final = f"""
-WITH moved AS ({ADVANCE.strip()}), appended AS (
+
+
+def _commit_small(*, reshaped: bool, grown: bool) -> str:
+    parts = [
+        f"moved AS ({ADVANCE.strip()})",
+        f"""appended AS (
     INSERT INTO events ({", ".join(f'"{name}"' for name in EVENT_COLUMNS)})
     SELECT * FROM unnest({_arrays(EVENT_COLUMNS, _EVENTS_FROM)}) WHERE EXISTS (SELECT FROM moved)
-),
-projected AS ({_upsert_instances(_ROWS_FROM, "WHERE EXISTS (SELECT FROM moved)")}),
-grown AS ({_update_grown(_GROWN_FROM, "AND EXISTS (SELECT FROM moved)")})
-SELECT id FROM moved
-"""
+)""",
+    ]
+    first = _EVENTS_FROM + len(EVENT_COLUMNS)
+    if reshaped:
+        parts.append(f"projected AS ({_upsert_instances(first, 'WHERE EXISTS (SELECT FROM moved)')})")
+        first += len(INSTANCE_COLUMNS)
+    if grown:
+        parts.append(f"grown AS ({_update_grown(first, 'AND EXISTS (SELECT FROM moved)')})")
+    return f"WITH {', '.join(parts)} SELECT id FROM moved"
+
+
+# By whether there are rows to be written whole, and rows that only grew: parameters that say nothing cost a tenth.
+COMMIT_SMALL: Final = {
+    (reshaped, grown): _commit_small(reshaped=reshaped, grown=grown)
+    for reshaped in (False, True)
+    for grown in (False, True)
+}
 
 ADD_TIMERS: Final = """
 INSERT INTO timers (tenant, instance, version, partition, due)
@@ -158,6 +177,20 @@ SELECT $1, * FROM unnest(
 LOAD_INSTANCES: Final = f"""
 SELECT {", ".join(f"i.{name}" for name in INSTANCE_COLUMNS)} FROM instances i
 JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance)
+"""
+
+# The same for a fold, which also has to know what was archived: such an id is never used again.
+LOAD_KNOWN: Final = f"""
+SELECT wanted.tenant AS asked_tenant, wanted.instance AS asked_instance, r.archive,
+    {", ".join(f"i.{name}" for name in INSTANCE_COLUMNS)}
+FROM unnest($1::text[], $2::text[]) AS wanted (tenant, instance)
+LEFT JOIN instances i USING (tenant, instance) LEFT JOIN retired r USING (tenant, instance)
+WHERE i.version IS NOT NULL OR r.archive IS NOT NULL
+"""
+# Rows of instances that had ended and go on: an archive may have taken them since they were read.
+HOLD_ENDED: Final = """
+SELECT i.tenant, i.instance FROM instances i
+JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance) FOR UPDATE OF i
 """
 
 # Keys are not in the rows: they are read again when an engine meets an instance for the first time.

@@ -15,6 +15,7 @@ Invariants:
 
 import asyncio
 import contextlib
+import gc
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -24,6 +25,7 @@ from typing import Any, Final, Never, Self, TypeVar
 from .logs import logger
 
 T = TypeVar("T")
+GC_THRESHOLDS: Final = (20_000, 20, 20)  # new objects before a collection; of which every 20th goes deeper
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _log = logger("lifetime")
 
@@ -143,10 +145,21 @@ async def run_until_stopped(service: Service, *, ready: Callable[[], None] | Non
         if not await _until(stop, opened.enter_async_context(service)):
             return
         async with opened:
+            _calm_collector()
             if ready is not None:
                 ready()
             await _until(stop, service.failed())
             _log.info("stopping", service=service.name)
+
+
+def _calm_collector() -> None:
+    """What is here to stay need not be looked at again and again, and what comes by the thousand dies by itself.
+
+    (m) Python's defaults cost a busy worker or engine about a tenth of its time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def _until(stop: asyncio.Event, coroutine: Coroutine[Any, Any, object]) -> bool:

@@ -1,8 +1,9 @@
 """The tables, in SQLAlchemy Core. They live in a Postgres schema named like the deployment; no name here is qualified.
 
-Invariants: `events` is the truth and is only ever appended to; `instances` and `timers` are functions of it. The others
-say what the log belongs to, who may write it, which engines live, what is still to be sent, what each partition was
-told of workflows, who hosts them, and what was refused.
+Invariants: `events` is the truth: it is only ever appended to, and what leaves it goes into an archive first and stays
+provable by `retired` and `retired_hashes`. `instances` and `timers` are functions of it. The others say what the log
+belongs to, who may write it, which engines live, what is still to be sent, what each partition was told of workflows,
+who hosts them, and what was refused.
 Times are integer microseconds since 1970 (`bigint`): they are hashed, compared and copied, never computed on in SQL.
 `data` is `json`, never `jsonb`: the hash needs the bytes as they came.
 """
@@ -118,6 +119,34 @@ instances: Final = Table(
     Index("ix_instances_running", "partition", postgresql_where=text("status = 'running'")),
     Index("ix_instances_labels", "labels", postgresql_using="gin", postgresql_where=text("labels <> '{}'")),
     postgresql_with={"fillfactor": "70"},  # most updates touch no indexed column: leave room for them in the page
+)
+
+# Instances whose events went into an archive. Their ids are never used again.
+retired: Final = Table(
+    "retired",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("instance", Text, primary_key=True),
+    Column("partition", Integer, nullable=False),
+    Column("workflow", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("version", Integer, nullable=False),  # of its last event; the first was 1
+    Column("hash", LargeBinary, nullable=False),  # of its last event: the head of its chain
+    Column("created_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger, nullable=False),
+    Column("retired_at", BigInteger, nullable=False),
+    Column("archive", Text, nullable=False),  # the file's name, and its SHA-256
+    Column("archive_hash", LargeBinary, nullable=False),
+    Index("ix_retired_partition", "partition"),
+)
+
+# The hashes of retired events, 32 bytes each, for runs of offsets without a gap: the partition's head needs them.
+retired_hashes: Final = Table(
+    "retired_hashes",
+    metadata,
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),  # offset of the first of them
+    Column("hashes", LargeBinary, nullable=False),
 )
 
 timers: Final = Table(

@@ -28,7 +28,7 @@ from runtara.protocol.records import Parent
 NOTHING: Final = b"null"
 
 
-class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
+class InstanceRow(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """One row of `instances`. `hash` is the last event's; `input`, `result` and `error` are JSON."""
 
     tenant: str

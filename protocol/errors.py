@@ -7,7 +7,7 @@
     │   ├── StateTooLarge, StateNotRepresentable
     │   └── WrongColour, NoContext
     ├── Refused                     the platform understood and said no
-    │   ├── IllegalTransition, StartConflict, UnknownWorkflow, InstanceNotFound
+    │   ├── IllegalTransition, StartConflict (InstanceArchived), UnknownWorkflow, InstanceNotFound
     │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
     │   └── TooManySignals
     ├── Unavailable                 try again later; says what is not reachable
@@ -172,6 +172,11 @@ class IllegalTransition(Refused):
 class StartConflict(Refused):
     template = "{instance} exists already with another workflow or input; choose another id"
     instance: str
+
+
+class InstanceArchived(StartConflict):
+    template = "{instance} has ended and is in the archive {archive}; an id is used once, so choose another"
+    archive: str
 
 
 class UnknownWorkflow(Refused):

@@ -14,7 +14,7 @@ from .errors import WireError
 from .records import NO_DATA, ChildRequest, Options, Parent
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """`key` names the durable operation the event belongs to, where there is one."""
 
     key: str | None = None

@@ -74,7 +74,7 @@ class Claimed(_Strict, frozen=True, kw_only=True, tag_field="type", tag="claimed
 
     `now_us`: what the journal's clock showed when this was decided; deadlines in memos are to be read against it.
     `floor`: the version of the last InstanceContinued; what is derived from keys changes with it.
-    `generation` counts retries and continuations, which the ids of children are derived from.
+    `generation`: how often it was retried or continued; the ids of children are derived from it.
     """
 
     instance: str
@@ -192,6 +192,13 @@ class Done(_Strict, frozen=True, kw_only=True):
     version: int
     result: Raw = NO_DATA
     error: WireError | None = None
+
+
+class Ended(_Strict, frozen=True, kw_only=True):
+    """To whoever has just started `instance`."""
+
+    instance: str
+    done: Done
 
 
 # the API

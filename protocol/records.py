@@ -17,7 +17,7 @@ from .subjects import Channel
 NO_DATA: Final = Raw(b"null")
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Options(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What an instance was started with besides its input; kept in the log, so that a wake forgets nothing.
 
     `runner` is the kind that executes it, `restarts` the budget of attempts in a row that are lost without a new
@@ -31,7 +31,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     durability: Literal["journal", "log"] | None = None
 
 
-class Parent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Parent(msgspec.Struct, gc=False, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who asked for a child: answers go to `instance` (same tenant), for the wait under `key`."""
 
     instance: str
@@ -39,7 +39,13 @@ class Parent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Record(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="type"
+    msgspec.Struct,
+    gc=False,  # frozen trees without cycles, by the thousand: the collector need not look at them
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
 ):
     """`at` is the sender's clock, for information only. `reply` asks for an answer after the commit."""
 
@@ -60,11 +66,14 @@ class Command(Record, frozen=True, kw_only=True):
 
 
 class Start(Command, frozen=True, kw_only=True, tag="start"):
+    """`done`: an inbox of the sender's, to be told of the instance's end if that comes within a few seconds."""
+
     workflow: str
     input: Raw = Raw(b"{}")
     options: Options | None = None
     labels: dict[str, str] = {}
     parent: Parent | None = None
+    done: str | None = None
 
 
 class Signal(Command, frozen=True, kw_only=True, tag="signal"):
@@ -139,7 +148,7 @@ class StepFailure(Report, frozen=True, kw_only=True, tag="step_failed"):
     for_us: int | None = None
 
 
-class ChildRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class ChildRequest(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`on_end`: what becomes of the child when its parent ends before it."""
 
     workflow: str

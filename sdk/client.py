@@ -89,7 +89,8 @@ class Client:
             self._connection = await self._stack.enter_async_context(connection)
             self._api: Api = connection
             self._commands: ports.Commands = await self._stack.enter_async_context(Commands(connection))
-            self._results: Ends = await self._stack.enter_async_context(Results(connection))
+            results = await self._stack.enter_async_context(Results(connection))
+            self._results: Ends = results
         except BaseException:
             await self.close()
             raise
@@ -140,12 +141,12 @@ class Client:
         id, labels = kwargs.pop("id", None), kwargs.pop("labels", None)
         name, input = named_input(workflow, args, kwargs)
         instance = f"{name[:_NAME_PART]}-{new_token()}" if id is None else check_id(id, "instance")
-        command = Start(**self._command(instance), workflow=name, input=input, labels=dict(labels or {}))
-        watch = await self._results.starting(instance)
-        try:
-            await self._commands.send(command)
-        finally:
-            self._results.started()
+        command = Start(
+            **self._command(instance), workflow=name, input=input, labels=dict(labels or {}), done=self._results.inbox
+        )
+        watch = self._results.watch(instance, starting=True)
+        answer = await self._commands.send(command)
+        watch.will_be_told &= not Status(answer.status).is_terminal  # the same start again, of one that has ended
         return Handle(self, instance, workflow if isinstance(workflow, Workflow) else None, watch)
 
     @overload

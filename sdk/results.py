@@ -1,11 +1,11 @@
 """Waiting for the ends of instances, one at a time or thousands.
 
-The engine says `done` once, to whoever listens; that is only a hint, so whoever waits also asks, again and
-again. Few waits listen to their instances' own subjects; many share one subscription to the whole tenant's.
+The engine says twice that an instance has ended: in its next message to whoever started it, if that was a moment ago,
+and on the instance's own subject to whoever listens. Both are only hints, so whoever waits also asks, again and again.
 
-Invariants: a wait begins to listen before it asks, asks again every few seconds and after each reconnect, and
-so ends if its instance has ended, whatever was lost. An instance that was started while the shared
-subscription stood need not be asked for at first: its end cannot have been missed.
+Invariants: a wait begins to listen before it asks, asks again every few seconds and after each reconnect, and so ends
+if its instance has ended, whatever was lost. What this client has just started is not asked for at first, nor listened
+to: most instances end before that would pay.
 """
 
 import asyncio
@@ -18,30 +18,29 @@ from nats.aio.subscription import Subscription
 
 from runtara.infra.logs import logger
 from runtara.protocol.errors import InstanceNotFound, RuntaraError
-from runtara.protocol.messages import Done, InstanceView
+from runtara.protocol.messages import Done, Ended, InstanceView
 
 from .connection import Connection
 
 log = logger("results")
 
-SHARE_FROM: Final = 16  # waits at once from which the tenant's whole stream of ends is cheaper than one subject each
-SHARE_UNTIL: Final = 4
 SWEEP_SECONDS: Final = 0.5
-FIRST_ASK_SECONDS: Final = 2.0
+FIRST_ASK_SECONDS: Final = 2.0  # less than the engine remembers who started what
 MAX_ASK_SECONDS: Final = 10.0
 MAX_ASKING: Final = 16  # questions under way at once
-_decoder = msgspec.json.Decoder(Done)
+_done_decoder = msgspec.json.Decoder(Done)
+_ended_decoder = msgspec.json.Decoder(list[Ended])
 
 
 class Watch:
     """Interest in the end of one instance; `ended` is its outcome. Shared by all handles of the instance."""
 
-    __slots__ = ("__weakref__", "ask_at", "covered", "delay", "ended", "instance", "subscription", "users")
+    __slots__ = ("__weakref__", "ask_at", "delay", "ended", "instance", "subscription", "users", "will_be_told")
 
-    def __init__(self, instance: str, ended: asyncio.Future[Done], covered: int) -> None:
+    def __init__(self, instance: str, ended: asyncio.Future[Done], *, will_be_told: bool) -> None:
         self.instance = instance
         self.ended = ended
-        self.covered = covered  # the epoch of the shared subscription since which no end can be missed; 0: none
+        self.will_be_told = will_be_told
         self.users = 0
         self.ask_at = 0.0
         self.delay = FIRST_ASK_SECONDS
@@ -51,13 +50,14 @@ class Watch:
 class Ends(Protocol):
     """How a client learns of the ends of instances."""
 
-    async def starting(self, instance: str) -> Watch:
-        """The watch of an instance that is about to be started; call `started` when that is decided."""
+    @property
+    def inbox(self) -> str | None:
+        """Where the engine tells of the ends of what was just started, if anywhere."""
         ...
 
-    def started(self) -> None: ...
-
-    def watch(self, instance: str) -> Watch: ...
+    def watch(self, instance: str, *, starting: bool = False) -> Watch:
+        """The watch of an instance; `starting` if a start that names our inbox is about to be sent for it."""
+        ...
 
     async def wait(self, watch: Watch) -> Done:
         """Until the instance has ended. Raises `InstanceNotFound` if there is none."""
@@ -69,7 +69,7 @@ class Ends(Protocol):
 
 
 class Results:
-    """The waits of one client. Use as an async context manager."""
+    """The waits of one client. Use as an async context manager. `inbox`: where the engine tells of ends."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -77,15 +77,13 @@ class Results:
         self._prefix = connection.subjects.done(connection.tenant, "")
         self._watches: weakref.WeakValueDictionary[str, Watch] = weakref.WeakValueDictionary()
         self._waiting: dict[str, Watch] = {}
-        self._starting = 0
-        self._shared: Subscription | None = None
-        self._is_sharing = False
-        self._epoch = 1
         self._wanted = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Task[None]] = set()
+        self.inbox = f"{connection.inbox}.ended"
 
     async def __aenter__(self) -> "Results":
+        await self._connection.subscribe(self.inbox, self._on_ended)
         self._connection.bus.on_reconnect.append(self._on_reconnect)
         self._sweeper = asyncio.create_task(self._sweep(), name="results")
         return self
@@ -97,21 +95,12 @@ class Results:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def starting(self, instance: str) -> Watch:
-        """The watch of an instance that is about to be started; call `started` when that is decided."""
-        self._starting += 1
-        await self._share_if_busy()
-        return self.watch(instance, new=True)
-
-    def started(self) -> None:
-        self._starting -= 1
-
-    def watch(self, instance: str, *, new: bool = False) -> Watch:
-        """The watch of an instance; `new` if nothing can have ended it yet."""
+    def watch(self, instance: str, *, starting: bool = False) -> Watch:
+        """The watch of an instance; `starting` if a start that names our inbox is about to be sent for it."""
         watch = self._watches.get(instance)
         if watch is None:
-            covered = self._epoch if new and self._shared is not None else 0
-            watch = self._watches[instance] = Watch(instance, self._loop.create_future(), covered)
+            watch = Watch(instance, self._loop.create_future(), will_be_told=starting)
+            self._watches[instance] = watch
         return watch
 
     async def wait(self, watch: Watch) -> Done:
@@ -134,15 +123,10 @@ class Results:
 
     async def _begin(self, watch: Watch) -> None:
         self._waiting[watch.instance] = watch
-        await self._share_if_busy()
-        if self._shared is None:
-            subject = self._prefix + watch.instance
-            watch.subscription = await self._connection.subscribe(subject, self._on_done)
-        known = self._shared is not None and watch.covered == self._epoch
-        watch.ask_at = self._loop.time() + FIRST_ASK_SECONDS if known else 0.0
+        watch.ask_at = self._loop.time() + (FIRST_ASK_SECONDS if watch.will_be_told else 0.0)
         self._wanted.set()
-        if not known:
-            await self._ask(watch)
+        if not watch.will_be_told:
+            await self._listen_and_ask(watch)
 
     async def _end(self, watch: Watch) -> None:
         self._waiting.pop(watch.instance, None)
@@ -150,39 +134,27 @@ class Results:
         if subscription is not None and not self._connection.bus.nats.is_closed:
             await subscription.unsubscribe()
 
-    async def _share_if_busy(self) -> None:
-        if self._shared is not None or self._is_sharing or len(self._waiting) + self._starting < SHARE_FROM:
-            return
-        self._is_sharing = True
-        try:
-            self._shared = await self._connection.subscribe(f"{self._prefix}*", self._on_done)
-        finally:
-            self._is_sharing = False
-        self._epoch += 1
-        self._wanted.set()
-
-    async def _share_no_more(self) -> None:
-        if self._shared is None or len(self._waiting) + self._starting > SHARE_UNTIL:
-            return
-        shared, self._shared = self._shared, None
-        self._epoch += 1
-        for watch in self._waiting.values():
-            if watch.subscription is None:
-                subject = self._prefix + watch.instance
-                watch.subscription = await self._connection.subscribe(subject, self._on_done)
-        await shared.unsubscribe()
-
     def _on_reconnect(self) -> None:
-        self._epoch += 1
         for watch in self._waiting.values():
             watch.ask_at = 0.0
+
+    def _on_ended(self, msg: Msg) -> None:
+        try:
+            told = _ended_decoder.decode(msg.data)
+        except msgspec.MsgspecError as exc:
+            log.warning("ends_unreadable", reason=str(exc))
+            return
+        for ended in told:
+            watch = self._watches.get(ended.instance)
+            if watch is not None:
+                self._settle(watch, ended.done)
 
     def _on_done(self, msg: Msg) -> None:
         watch = self._watches.get(msg.subject[len(self._prefix) :])
         if watch is None:
             return
         try:
-            self._settle(watch, _decoder.decode(msg.data))
+            self._settle(watch, _done_decoder.decode(msg.data))
         except msgspec.MsgspecError as exc:
             log.warning("done_unreadable", subject=msg.subject, reason=str(exc))
 
@@ -200,22 +172,30 @@ class Results:
             for watch in list(self._waiting.values()):
                 if watch.ask_at <= now and len(self._asking) < MAX_ASKING:
                     self._ask_soon(watch)
-            await self._share_no_more()
-            if not self._waiting and self._shared is None:
+            if not self._waiting:
                 self._wanted.clear()
 
     def _ask_soon(self, watch: Watch) -> None:
         watch.ask_at = self._loop.time() + watch.delay
         watch.delay = min(watch.delay * 1.5, MAX_ASK_SECONDS)
-        task = self._loop.create_task(self._ask(watch), name=f"get {watch.instance}")
+        task = self._loop.create_task(self._listen_and_ask(watch), name=f"get {watch.instance}")
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
+
+    async def _listen_and_ask(self, watch: Watch) -> None:
+        if watch.subscription is None:
+            subscription = await self._connection.subscribe(self._prefix + watch.instance, self._on_done)
+            if watch.users == 0:  # nobody waits any more
+                await subscription.unsubscribe()
+                return
+            watch.subscription = subscription
+        await self._ask(watch)
 
     async def _ask(self, watch: Watch) -> None:
         try:
             view = await self._connection.call("get", {}, InstanceView, instance=watch.instance)
         except InstanceNotFound as exc:
-            if watch.covered == 0 and not watch.ended.done():
+            if not watch.ended.done():
                 watch.ended.set_exception(exc)
                 watch.ended.exception()  # seen by whoever waits; nobody waiting is no warning
                 self.forget(watch.instance)

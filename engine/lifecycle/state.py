@@ -26,7 +26,7 @@ UNDO_PREFIX = "~undo/"  # keys under which compensations record that they ran
 SUSPENDED = (Status.SLEEPING, Status.WAITING)
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _Part(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     pass
 
 
@@ -99,7 +99,7 @@ class CancelOrder(_Part, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class State(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """One instance after `version` events.
 
     Identity: `workflow`, `options`, `input_digest`, `parent`, `external` (a script of the user's; nobody launches it).

@@ -73,16 +73,15 @@ class MemoryEnds:
         self._watches: dict[str, Watch] = {}
         bus.on_ended = self._on_ended
 
-    async def starting(self, instance: str) -> Watch:
-        return self.watch(instance)
+    @property
+    def inbox(self) -> None:
+        """Every end is told."""
 
-    def started(self) -> None:
-        """Nothing is shared here."""
-
-    def watch(self, instance: str) -> Watch:
+    def watch(self, instance: str, *, starting: bool = False) -> Watch:
         watch = self._watches.get(instance)
         if watch is None:
-            watch = self._watches[instance] = Watch(instance, asyncio.get_running_loop().create_future(), 0)
+            ended: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+            watch = self._watches[instance] = Watch(instance, ended, will_be_told=True)
         return watch
 
     async def wait(self, watch: Watch) -> Done:

@@ -187,7 +187,11 @@ async def test_a_wait_beside_work_stays_in_memory_until_the_work_is_done(
 async def test_a_deploy_leaves_sleepers_asleep(client: Client, make_pool: Callable[..., Pool], tmp_path: Path) -> None:
     async with make_pool():
         handle = await client.start("dozes", {"folder": str(tmp_path), "seconds": 2})
-        await eventually(lambda: trace(tmp_path) == [0])
+
+        async def sleeps() -> bool:
+            return (await types(handle))["SleepStarted"] == 1
+
+        await eventually(sleeps)
     assert (await handle.get()).status is Status.SLEEPING
     async with make_pool():
         assert await handle.result(timeout=20) == 1

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from runtara.projections.audit import Finding
-from runtara.protocol.chain import HASHED, canonical, event_hash, next_head
+from runtara.projections.verdict import Finding, Head, Heads, Verdict
+from runtara.protocol.chain import GENESIS, HASHED, canonical, event_hash, next_head
+from runtara.protocol.errors import BadInput
 from runtara.protocol.records import Exited, Signal
 from tests.support.peer import Peer
 
@@ -51,11 +52,21 @@ WHERE (events."offset" = two."offset" AND was."offset" = two.other)
 """
 
 
+async def swap_rows(peer: Peer) -> None:
+    """Two events of one instance, whole, each at the other's offset."""
+    one, other = [event["offset"] for event in (await peer.events("i-2"))[3:5]]
+    for old, new in ((one, -1), (other, one), (-1, other)):
+        await peer.pool.execute('UPDATE events SET "offset" = $2 WHERE "offset" = $1', old, new)
+
+
 async def test_a_log_that_nobody_touched_is_clean_and_gives_the_projections(log: Peer) -> None:
     verdict = await log.verify()
     assert verdict.findings == []
     assert (verdict.events, verdict.instances) == (await log.pool.fetchval("SELECT count(*) FROM events"), 3)
-    assert verdict.heads == {"0": (await log.pool.fetchval("SELECT head_hash FROM partitions")).hex()}
+    row = await log.pool.fetchrow("SELECT head, head_hash FROM partitions")
+    assert row is not None
+    assert verdict.heads == [Head(partition=0, offset=row["head"], hash=row["head_hash"].hex())]
+    assert verdict.deployment == await log.pool.fetchval("SELECT id FROM deployment")
     assert (await log.replay()).findings == []
 
 
@@ -71,28 +82,62 @@ async def test_a_log_that_nobody_touched_is_clean_and_gives_the_projections(log:
         (sql(f"UPDATE events SET recorded_at = recorded_at + 1 WHERE {at('AttemptStarted', 'i-2')}"),
          "i-2", 3, "content"),
         (sql(f"UPDATE events SET hash = sha256(hash) WHERE {at('CheckpointSaved', 'i-0')}"), "i-0", 4, "content"),
-        (sql(f"DELETE FROM events WHERE {at('CheckpointSaved', 'i-1', 3)}"), None, None, "missing"),
-        (sql("DELETE FROM events WHERE instance = 'i-0'"), None, None, "missing"),
         (sql(SWAP), "i-2", 4, "content"),
+        (swap_rows, "i-2", 4, "version"),
     ],
-    ids=["data", "a blank", "key", "actor", "time", "hash", "row", "instance", "swapped"],
+    ids=["data", "a blank", "key", "actor", "time", "hash", "swapped data", "swapped rows"],
 )  # fmt: skip
 async def test_the_first_event_that_was_touched_is_named(
-    log: Peer, tamper: Tamper, instance: str | None, version: int | None, problem: str
+    log: Peer, tamper: Tamper, instance: str, version: int, problem: str
 ) -> None:
+    whole = {event["version"]: event["offset"] for event in await log.events(instance)}
     await tamper(log)
     first = (await log.verify()).findings[0]
     assert problem in first.problem
-    if instance is not None:
-        assert (first.instance, first.version) == (instance, version)
-        there = await log.events(instance)
-        assert first.offset == next(event["offset"] for event in there if event["version"] == version)
+    assert (first.partition, first.offset, first.instance) == (0, whole[version], instance)
+    if "version" not in problem:
+        assert first.version == version
+
+
+async def test_a_deleted_event_is_named_although_it_is_not_there(log: Peer) -> None:
+    gone = (await log.events("i-1"))[5]
+    await log.pool.execute('DELETE FROM events WHERE "offset" = $1', gone["offset"])
+    first = (await log.verify()).findings[0]
+    assert first == Finding(
+        problem=f"event {gone['offset']} is missing",
+        partition=0, offset=gone["offset"], tenant="default", instance="i-1", version=6,
+    )  # fmt: skip
+
+
+async def test_a_deleted_instance_shows_where_its_first_event_was(log: Peer) -> None:
+    gone = (await log.events("i-0"))[0]
+    await log.pool.execute("DELETE FROM events WHERE instance = 'i-0'")
+    first = (await log.verify()).findings[0]
+    assert "missing" in first.problem
+    assert (first.partition, first.offset) == (0, gone["offset"])
 
 
 async def test_a_missing_end_shows_although_no_event_behind_it_breaks(log: Peer) -> None:
-    await log.pool.execute('DELETE FROM events WHERE "offset" = (SELECT max("offset") FROM events)')
+    last = await log.pool.fetchval('DELETE FROM events WHERE "offset" = (SELECT max("offset") FROM events) RETURNING 0')
+    head = await log.pool.fetchval("SELECT head FROM partitions")
     (finding,) = (await log.verify()).findings
-    assert "events were written" in finding.problem
+    assert (last, finding.offset) == (0, head - 1)
+    assert f"the log ends at offset {head - 1}, but {head} events were written" in finding.problem
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("head_hash = sha256(head_hash)", "head hash does not match"),
+        ("head = head + 1", "events were written"),
+        ("head = head - 1", "events were written"),
+    ],
+)
+async def test_a_changed_head_of_a_partition_shows(log: Peer, change: str, problem: str) -> None:
+    await log.pool.execute(f"UPDATE partitions SET {change}")
+    (finding,) = (await log.verify()).findings
+    assert problem in finding.problem
+    assert finding.partition == 0
 
 
 async def test_an_instance_whose_events_were_all_rewritten_shows_in_the_partitions_head(log: Peer) -> None:
@@ -100,6 +145,48 @@ async def test_an_instance_whose_events_were_all_rewritten_shows_in_the_partitio
     await forge(log, "i-2", "CheckpointSaved", b'{"kind":"step","value":"forged"}')
     (finding,) = (await log.verify()).findings
     assert "head" in finding.problem
+
+
+async def test_a_log_that_was_rewritten_whole_shows_in_heads_that_were_kept(log: Peer) -> None:
+    kept = heads_of(await log.verify())
+    more = await log.started("i-3")
+    await more.commit(more.step("k-0"))
+    assert (await log.verify(kept)).findings == []  # the log has grown, which is what logs do
+    await rewrite(log)
+    assert (await log.verify()).findings == []
+    (finding,) = (await log.verify(kept)).findings
+    assert (finding.partition, finding.offset) == (0, kept.heads[0].offset - 1)
+    assert "head was kept" in finding.problem
+
+
+async def test_a_log_that_was_cut_whole_shows_in_heads_that_were_kept(log: Peer) -> None:
+    kept = heads_of(await log.verify())
+    await log.pool.execute('DELETE FROM events WHERE "offset" >= 10')
+    head = GENESIS
+    for event in await log.pool.fetch('SELECT hash FROM events ORDER BY "offset"'):
+        head = next_head(head, event["hash"])
+    await log.pool.execute("UPDATE partitions SET head = 10, head_hash = $1", head)
+    assert (await log.verify()).findings == []
+    (finding,) = (await log.verify(kept)).findings
+    assert f"the log ends here, but {kept.heads[0].offset} events were kept" in finding.problem
+
+
+async def test_heads_of_another_deployment_are_refused(log: Peer) -> None:
+    with pytest.raises(BadInput, match="deployment elsewhere"):
+        await log.verify(Heads(deployment="elsewhere", heads=[]))
+
+
+def heads_of(verdict: Verdict) -> Heads:
+    return Heads(deployment=verdict.deployment, heads=verdict.heads)
+
+
+async def rewrite(peer: Peer) -> None:
+    """Change one event, and compute every hash behind it anew, the partition's too."""
+    await forge(peer, "i-2", "CheckpointSaved", b'{"kind":"step","value":"forged"}')
+    head = GENESIS
+    for event in await peer.pool.fetch('SELECT hash FROM events ORDER BY "offset"'):
+        head = next_head(head, event["hash"])
+    await peer.pool.execute("UPDATE partitions SET head_hash = $1", head)
 
 
 async def forge(peer: Peer, instance: str, type: str, data: bytes) -> None:
@@ -148,6 +235,8 @@ async def append(peer: Peer, last: asyncpg.Record, where: asyncpg.Record, *, key
         (sql("UPDATE instances SET labels = '{\"a\":\"b\"}' WHERE instance = 'i-2'"), "i-2", "labels"),
         (sql("DELETE FROM instances WHERE instance = 'i-1'"), "i-1", "no row"),
         (sql("UPDATE instances SET instance = 'i-9' WHERE instance = 'i-1'"), "i-9", "does not know"),
+        (sql("INSERT INTO timers VALUES ('default', 'i-2', 3, 0, 17)"), "i-2", "timers"),
+        (sql("INSERT INTO timers VALUES ('default', 'i-7', 3, 0, 17)"), "i-7", "does not know"),
     ],
 )
 async def test_a_projection_that_drifted_from_the_log_is_named(

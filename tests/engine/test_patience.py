@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from runtara.engine.patience import FIRST_CLAIM_SECONDS, RECORDED_SECONDS, patience
+from runtara.engine import patience as module
+from runtara.engine.patience import FIRST_CLAIM_SECONDS, RECORDED_SECONDS
+from runtara.engine.reader import Frame
 from runtara.protocol.records import (
     Checkpointed,
     Completed,
@@ -17,6 +19,11 @@ from runtara.protocol.records import (
     Suspended,
     TimerDue,
 )
+
+
+def patience(records: list[Record]) -> float:
+    return module.patience(Frame("subject", 1, 0, b"", list(records), []))  # type: ignore[arg-type]
+
 
 CLAIM: dict[str, Any] = {"instance": "i-1", "attempt": 1, "nonce": "n", "seq": 1}
 STEP = Checkpointed(**CLAIM, key="k", data=Raw(b"1"))

@@ -7,8 +7,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtara.engine.fold import Context, Fold, Position
+from runtara.engine.fold import Fold
+from runtara.engine.fold_values import CommandId, Context, Position
 from runtara.engine.reader import Frame
+from runtara.engine.sql import EVENT_COLUMNS
 from runtara.engine.workflows import Changes, WorkflowCache
 from runtara.infra.postgres import PgConnection
 from runtara.projections.instances import InstanceRow
@@ -20,6 +22,7 @@ from runtara.protocol.subjects import Subjects
 SUBJECTS = Subjects("d")
 NAMES = ("fulfil", "fulfill", "refund")
 TENANTS = ("acme", "zoo")
+_TENANT, _INSTANCE, _COMMAND = (list(EVENT_COLUMNS).index(name) for name in ("tenant", "instance", "command"))
 
 
 class Rows:
@@ -74,10 +77,12 @@ class Partition:
         self._cache = WorkflowCache(0)
         self._position = Position(head=0, head_hash=GENESIS, clock=0, journal_owner=None)
         self._rows: dict[tuple[str, str], InstanceRow] = {}
+        self._commands: set[CommandId] = set()  # that the log has: each is decided once, whatever was registered since
 
     async def _fold(self, frames: list[Frame]) -> Fold:
         known = await self._cache.of(cast(PgConnection, self.table), TENANTS)
-        context = Context(partition=0, partitions=1, subjects=SUBJECTS, repeated=frozenset(), workflows=known)
+        repeated = frozenset(self._commands)
+        context = Context(partition=0, partitions=1, subjects=SUBJECTS, repeated=repeated, workflows=known)
         fold = Fold(self._position, dict(self._rows), context)
         for one in frames:
             fold.frame(one)
@@ -91,11 +96,16 @@ class Partition:
         self.table.write(fold.workflows.changes)
         self._cache.committed(fold.workflows.changes)
         self._position, self._rows = fold.position, fold.rows
+        self._commands |= {_command(event) for event in fold.events if event[_COMMAND] is not None}
         self.written += [f"event {event}" for event in fold.events]
         self.written += [f"command {row.sequence} {row.record!r}" for row in fold.outbox]
         self.written += [f"rejected {row.sequence} {row.reason}" for row in fold.rejected]
         if cut == "tenure":
             self._cache = WorkflowCache(0)
+
+
+def _command(event: tuple[object, ...]) -> CommandId:
+    return cast(CommandId, (event[_TENANT], event[_INSTANCE], event[_COMMAND]))
 
 
 async def folded(spoken: list[tuple[Record, str]]) -> Partition:

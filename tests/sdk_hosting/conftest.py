@@ -26,6 +26,7 @@ class Platform:
     async def listen(self) -> None:
         for subject in self.subjects.journal_subjects(0):
             await self.bus.subscribe(subject, lambda msg: self.records.extend(msgspec.json.decode(msg.data)))
+        await self.bus.flush()
 
     async def tell(self, subject: str, message: object) -> None:
         await self.bus.publish(subject, msgspec.json.encode(message))
@@ -42,6 +43,7 @@ class Platform:
             await self.bus.publish(msg.reply, msgspec.json.encode(Reply(data=data)))
 
         await self.bus.subscribe(self.subjects.api("default", verb, instance), reply)
+        await self.bus.flush()  # who asks has another connection
 
 
 @pytest.fixture

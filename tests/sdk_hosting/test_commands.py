@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from runtara.protocol.errors import IllegalTransition, NotConfirmed, PlatformUnreachable
-from runtara.protocol.messages import CommandAnswer, Done, Status
+from runtara.protocol.messages import CommandAnswer, Done, Ended, Status
 from runtara.protocol.records import Pause
 from runtara.sdk import commands as commands_module
+from runtara.sdk import results as results_module
 from runtara.sdk.commands import Commands
 from runtara.sdk.connection import Connection
-from runtara.sdk.results import SHARE_FROM, Results
+from runtara.sdk.results import Results
 from runtara.sdk.scope import FRAME
 from runtara.sdk.tasks import track_tasks
 from tests.support.polling import eventually
@@ -59,18 +60,32 @@ async def test_no_answer_is_told_apart_from_no_journal(connection: Connection, p
             await commands.send(pause(), timeout=0.3)
 
 
-async def test_many_waits_share_one_subscription_and_all_end(connection: Connection, platform: Platform) -> None:
-    count = SHARE_FROM * 3
+async def test_what_was_just_started_is_told_to_its_starter_without_a_question(
+    connection: Connection, platform: Platform
+) -> None:
     async with Results(connection) as results:
-        watches = [await results.starting(f"i-{n}") for n in range(count)]
-        assert results._shared is not None
+        watches = [results.watch(f"i-{n}", starting=True) for n in range(50)]
         waits = [asyncio.create_task(results.wait(watch)) for watch in watches]
-        await connection.bus.nats.flush()
-        for n in range(count):
-            results.started()
-            await platform.tell(platform.subjects.done("default", f"i-{n}"), Done(status=Status.COMPLETED, version=n))
-        assert [done.version for done in await asyncio.gather(*waits)] == list(range(count))
-        await eventually(lambda: results._shared is None)
+        await connection.bus.flush()
+        ends = [Ended(instance=f"i-{n}", done=Done(status=Status.COMPLETED, version=n)) for n in range(50)]
+        await platform.answer(results.inbox, *ends)
+        assert [done.version for done in await asyncio.gather(*waits)] == list(range(50))
+        assert all(watch.subscription is None for watch in watches)
+    assert platform.questions == []
+
+
+async def test_whoever_waits_longer_listens_and_asks_though_the_engine_forgot_who_started_it(
+    connection: Connection, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results_module, "FIRST_ASK_SECONDS", 0.0)
+    async with Results(connection) as results:
+        watch = results.watch("i-1", starting=True)
+        waiting = asyncio.create_task(results.wait(watch))
+        await eventually(lambda: watch.subscription is not None)
+        await connection.bus.flush()
+        await platform.tell(platform.subjects.done("default", "i-1"), Done(status=Status.FAILED, version=3))
+        assert (await waiting).version == 3
+    assert watch.subscription is None
 
 
 async def test_what_is_used_first_inside_a_workflow_does_not_end_with_it(

@@ -17,7 +17,8 @@ from nats.aio.msg import Msg
 from runtara.infra.bus import Bus
 from runtara.infra.postgres import open_pool
 from runtara.infra.settings import Settings
-from runtara.projections import audit
+from runtara.projections import audit, refold
+from runtara.projections.verdict import Heads, Verdict
 from runtara.protocol.frames import encode_frame
 from runtara.protocol.ids import new_nonce, partition_of
 from runtara.protocol.messages import (
@@ -289,13 +290,13 @@ class Peer:
     async def rejected(self) -> list[asyncpg.Record]:
         return await self.pool.fetch("SELECT * FROM rejected ORDER BY id")
 
-    async def verify(self) -> audit.Verdict:
+    async def verify(self, against: Heads | None = None) -> Verdict:
         async with self.pool.acquire() as connection:
-            return await audit.verify(connection)
+            return await audit.verify(connection, against=against)
 
-    async def replay(self) -> audit.Verdict:
+    async def replay(self) -> Verdict:
         async with self.pool.acquire() as connection:
-            return await audit.replay(connection)
+            return await refold.replay(connection)
 
     async def is_sound(self) -> None:
         """The chains are whole, and the projections say what the log says."""

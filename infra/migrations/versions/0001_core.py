@@ -140,6 +140,30 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "retired",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("instance", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("workflow", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("ended_at", sa.BigInteger(), nullable=False),
+        sa.Column("retired_at", sa.BigInteger(), nullable=False),
+        sa.Column("archive", sa.Text(), nullable=False),
+        sa.Column("archive_hash", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "instance"),
+    )
+    op.create_index("ix_retired_partition", "retired", ["partition"], unique=False)
+    op.create_table(
+        "retired_hashes",
+        sa.Column("partition", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("first", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("hashes", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("partition", "first"),
+    )
+    op.create_table(
         "timers",
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("instance", sa.Text(), nullable=False),
@@ -180,6 +204,9 @@ def downgrade() -> None:
     op.drop_table("workers")
     op.drop_index("ix_timers_due", table_name="timers")
     op.drop_table("timers")
+    op.drop_table("retired_hashes")
+    op.drop_index("ix_retired_partition", table_name="retired")
+    op.drop_table("retired")
     op.drop_table("rejected")
     op.drop_table("partitions")
     op.drop_table("outbox")
