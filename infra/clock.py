@@ -25,6 +25,10 @@ class JournalClock:
         self._ahead_us = 0  # of the steady clock
         self._latest_us = 0
 
+    @property
+    def is_known(self) -> bool:
+        return self._latest_us > 0
+
     def seen(self, journal_us: int) -> None:
         """The journal's clock has just shown, or did so a moment ago, `journal_us`."""
         ahead_us = journal_us - _steady_us()

@@ -89,7 +89,8 @@ class Client:
             self._connection = await self._stack.enter_async_context(connection)
             self._api: Api = connection
             self._commands: ports.Commands = await self._stack.enter_async_context(Commands(connection))
-            self._results: Ends = await self._stack.enter_async_context(Results(connection))
+            results = await self._stack.enter_async_context(Results(connection))
+            self._results: Ends = results
         except BaseException:
             await self.close()
             raise

@@ -119,7 +119,7 @@ class Execution:
         )  # fmt: skip
         self._waits = Waits(
             self._operations, gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
-            clock=self._clock, fenced=partial(self.stop, "superseded"),
+            fenced=partial(self.stop, "superseded"),
         )  # fmt: skip
         self._children = Children(
             self._waits, self._memos, self._parks, instance=instance, generation=claim.generation if claim else 0

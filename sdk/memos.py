@@ -156,6 +156,10 @@ class Memos:
         self._asked.add(key)
         return _opened(memo)
 
+    def due(self, due_us: int) -> float | None:
+        """When the journal's clock will show `due_us`, by `clock.monotonic`; None if it was never seen."""
+        return self.clock.monotonic() + self.clock.seconds_until(due_us) if self.clock.is_known else None
+
     def answer(self, key: str) -> Outcome | None:
         """The outcome recorded under `key`, which counts as asked for."""
         outcome = self.peek(key)

@@ -108,7 +108,6 @@ class Parks:
 
     def _leave(self, key: str, waiting: Waiting) -> None:
         self._gate.ended_waiting()
-        self._on_woken()
         del self.waiting[waiting]
         others = self._by_key[key]
         others.remove(waiting)

@@ -53,6 +53,11 @@ class Clock(Protocol):
         """The journal's clock has just shown this."""
         ...
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the journal's clock was ever seen."""
+        ...
+
     def now_us(self) -> int:
         """What the journal's clock shows, as far as that is known."""
         ...

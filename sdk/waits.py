@@ -22,7 +22,6 @@ from .gate import Gate
 from .memos import Memos, Open, Outcome, Waited
 from .operations import Operations
 from .parks import Parks
-from .ports import Clock
 from .reports import Reports
 from .scope import FRAME
 from .values import Codec
@@ -37,8 +36,7 @@ class Waits:
     """What a Context can wait for."""
 
     def __init__(
-        self, operations: Operations, *, gate: Gate, reports: Reports, memos: Memos, parks: Parks, clock: Clock,
-        fenced: Fenced,
+        self, operations: Operations, *, gate: Gate, reports: Reports, memos: Memos, parks: Parks, fenced: Fenced,
     ) -> None:  # fmt: skip
         self._operations = operations
         self.keys = operations.keys
@@ -46,7 +44,6 @@ class Waits:
         self._reports = reports
         self._memos = memos
         self._parks = parks
-        self._clock = clock
         self._fenced = fenced
         self._signals: set[str] = set()
 
@@ -54,7 +51,7 @@ class Waits:
         micros = delay // _MICROSECOND
         if micros < 0:
             raise BadInput(reason=f"a sleep cannot take {delay}: a duration must not be negative")
-        due = self._clock.monotonic() + micros / 1e6
+        due = self._memos.clock.monotonic() + micros / 1e6
         await self._sleep(key, f"sleep~{duration_text(micros)}", due, for_us=micros)
 
     async def sleep_until(self, key: str | None, when: datetime) -> None:
@@ -62,7 +59,7 @@ class Waits:
             raise BadInput(reason=f"{when} has no time zone; say which one is meant: datetime(…, tzinfo=UTC)")
         micros = (when - _EPOCH) // _MICROSECOND
         name = f"sleep_until~{when.astimezone(UTC).isoformat()}"
-        await self._sleep(key, name, self._due(micros), until_us=micros)
+        await self._sleep(key, name, self._memos.due(micros), until_us=micros)
 
     async def signal(self, name: str, timeout: timedelta | None, kind: object, key: str | None) -> Any:
         check_id(name, "signal")
@@ -95,7 +92,7 @@ class Waits:
         outcome = self._memos.answer(found)
         opened = self._memos.opened(found)
         if outcome is None and isinstance(opened, SleepStarted):
-            due = self._due(opened.due_us)
+            due = self._memos.due(opened.due_us)
         self._check(found, opened, SleepStarted)
         if outcome is None:
             record = None if opened is not None else self.parked(found, kind="sleep", **how_long)
@@ -113,11 +110,6 @@ class Waits:
             record = None if opened is not None else self.parked(found, kind="signal", name=name, for_us=micros)
             outcome = await self._wait(found, full, record, None)
         return _as_wait(found, outcome), found
-
-    def _due(self, due_us: int) -> float:
-        """When that is, by `clock.monotonic`. Far away as long as the journal's time is not known: then the engine says
-        it."""
-        return self._clock.monotonic() + self._clock.seconds_until(due_us)
 
     # shared
 

@@ -47,6 +47,10 @@ class VirtualClock:
         self.sleepers: set[asyncio.Future[None]] = set()
         self.changes = 0
 
+    @property
+    def is_known(self) -> bool:
+        return True
+
     def now_us(self) -> int:
         return self._now_us
 

@@ -32,6 +32,7 @@ from .stillness import LOOK_SECONDS, Stillness
 from .twins import MemoryApi, MemoryCommands, MemoryEnds, MemoryHints
 
 BEGINNING: Final = datetime(2026, 1, 1, tzinfo=UTC)
+STEP_SECONDS: Final = 1.0  # of real time for which `settle` waits for a step in which nothing happens
 STUCK_SECONDS: Final = 2.0  # of real time in which nothing happened that could
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -88,13 +89,19 @@ class MemoryPlatform(Client):
         for workflow in workflows:
             self._host.host(workflow)
 
-    if not TYPE_CHECKING:  # the overloads of Client.start hold here, too
+    if not TYPE_CHECKING:  # the overloads of Client hold here, too
 
         async def start(self, workflow: Any, *args: Any, **kwargs: Any) -> Handle[Any]:
             """As `Client.start`; a workflow object needs no worker."""
             if isinstance(workflow, Workflow):
                 self.host(workflow)
             return await super().start(workflow, *args, **kwargs)
+
+        async def start_or_signal(self, workflow: Any, *args: Any, **kwargs: Any) -> Handle[Any]:
+            """As `Client.start_or_signal`; a workflow object needs no worker."""
+            if isinstance(workflow, Workflow):
+                self.host(workflow)
+            return await super().start_or_signal(workflow, *args, **kwargs)
 
     # time
 
@@ -116,8 +123,11 @@ class MemoryPlatform(Client):
         await self.settle()
 
     async def settle(self) -> None:
-        """Wait until nothing more happens unless time passes, or you say something."""
-        await self._stillness.reached()
+        """Wait until nothing more happens unless time passes, or you say something.
+
+        A step that takes longer than a second (because it waits for the test, say) is left in flight.
+        """
+        await self._stillness.reached(within=STEP_SECONDS)
 
     # looking, and breaking
 

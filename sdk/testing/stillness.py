@@ -27,21 +27,26 @@ class Stillness:
     def changes(self) -> int:
         return self._bus.changes + self._bus.clock.changes
 
-    async def reached(self) -> None:
-        """Return when nothing more can happen by itself. What follows without an `await` still finds it so."""
+    async def reached(self, *, within: float | None = None) -> None:
+        """Return when nothing more can happen by itself. What follows without an `await` still finds it so.
+
+        A step in flight is waited for, at most `within` real seconds in which nothing else happens.
+        """
         loop = asyncio.get_running_loop()
-        seen, since = self.changes, loop.time()
+        seen, changed_at, quiet_since = self.changes, loop.time(), loop.time()
         while True:
             await asyncio.sleep(0)
-            if self.changes != seen or self._bus.is_busy or self._host.is_busy:
-                quiet = self.changes == seen
-                seen, since = self.changes, loop.time()
-                if quiet:
-                    await asyncio.sleep(LOOK_SECONDS)
-            elif loop.time() - since >= PATIENCE_SECONDS or (_is_idle(loop) and self._all_wait()):
+            now = loop.time()
+            if self.changes != seen:
+                seen, changed_at, quiet_since = self.changes, now, now
+                continue
+            if self._bus.is_busy or self._host.is_busy:
+                quiet_since = now
+                if within is not None and now - changed_at >= within:
+                    return
+            elif now - quiet_since >= PATIENCE_SECONDS or (_is_idle(loop) and self._all_wait()):
                 return
-            else:
-                await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _all_wait(self) -> bool:
         for resident in self._host.residents.values():

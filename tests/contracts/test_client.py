@@ -109,6 +109,14 @@ async def test_a_retry_is_waited_for_anew(host: Host) -> None:
         assert (types.count("InstanceRetried"), types.count("InstanceFailed")) == (1, 2)
 
 
+async def test_a_signal_starts_what_is_not_there(host: Host) -> None:
+    async with host(approval) as client:
+        first = await client.start_or_signal(approval, patience=3600.0, id="a-1", signal="approved", data="yes")
+        assert await first.result(timeout=20) == "yes"
+        with pytest.raises(IllegalTransition):
+            await client.start_or_signal(approval, patience=3600.0, id="a-1", signal="approved", data="again")
+
+
 async def test_a_paused_instance_says_so_and_goes_on(host: Host) -> None:
     async with host(approval) as client:
         handle = await client.start(approval, patience=3600.0, id="a-1")

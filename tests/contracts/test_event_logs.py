@@ -41,13 +41,13 @@ async def until(handle: Handle[Any], *statuses: Status) -> None:
 
 async def approve(handle: Handle[Any]) -> None:
     await until(handle, Status.WAITING)
-    await handle._client.signal(handle.id, "approved", {"by": "ada"})
+    await handle.signal("approved", {"by": "ada"})
 
 
 async def pause_and_resume(handle: Handle[Any]) -> None:
     await until(handle, Status.WAITING)
     await handle.pause(reason="lunch")
-    await handle._client.signal(handle.id, "approved", "later")
+    await handle.signal("approved", "later")
     await handle.resume()
 
 
@@ -58,7 +58,7 @@ async def cancel(handle: Handle[Any]) -> None:
 
 async def retry(handle: Handle[Any]) -> None:
     await until(handle, Status.FAILED)
-    await handle._client.retry(handle.id)
+    await handle.retry()
 
 
 LIVES: Final[dict[str, tuple[Workflow[..., Any], dict[str, object], Drive]]] = {

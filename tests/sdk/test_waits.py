@@ -83,8 +83,8 @@ async def test_a_resumed_sleep_goes_on_with_its_deadline_and_says_nothing_again(
 
 
 async def test_sleep_until_names_the_moment_and_follows_the_journals_clock() -> None:
-    now_us = journal_us()
-    moment = datetime.fromtimestamp(now_us / 1e6, UTC) + timedelta(milliseconds=20)
+    until_us = journal_us() + 20_000
+    moment = datetime.fromtimestamp(until_us / 1e6, UTC)
 
     @workflow
     async def code(ctx: Context) -> int:
@@ -95,7 +95,7 @@ async def test_sleep_until_names_the_moment_and_follows_the_journals_clock() -> 
     outlet = await run(code)  # our own clock is an hour away from the journal's
     assert outlet.result == 1
     assert [(record.key, record.until_us) for record in outlet.all(Parked)] == [
-        (f"sleep_until~{moment.isoformat()}", now_us + 20_000), ("again", now_us + 20_000),
+        (f"sleep_until~{moment.isoformat()}", until_us), ("again", until_us),
     ]  # fmt: skip
 
 

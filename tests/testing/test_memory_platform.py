@@ -143,6 +143,30 @@ async def test_a_step_that_really_works_is_not_overtaken_by_time() -> None:
     assert order == ["worked", "slept"]
 
 
+async def test_a_step_that_waits_for_the_test_is_left_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform_module, "STEP_SECONDS", 0.01)
+    released = asyncio.Event()
+
+    @step
+    async def held() -> str:
+        await released.wait()
+        return "done"
+
+    @workflow
+    async def holding(ctx: Context) -> str:
+        return await greet(await held())
+
+    async with MemoryPlatform() as platform:
+        handle = await platform.start(holding)
+        await platform.settle()
+        await handle.pause()
+        released.set()
+        await platform.settle()
+        assert (await handle.get()).status is Status.PAUSED
+        await handle.resume()
+        assert await handle.result() == "hello done"
+
+
 async def test_branches_that_wait_for_each_other_do_not_stop_time() -> None:
     @workflow
     async def handshake(ctx: Context) -> str:
