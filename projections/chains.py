@@ -4,6 +4,7 @@ Of retired events only the hashes are there: the partition's head goes on over t
 still proved.
 """
 
+from operator import itemgetter
 from typing import Final
 
 import asyncpg
@@ -14,6 +15,7 @@ from runtara.protocol.chain import GENESIS, HASHED, canonical, event_hash, next_
 from .verdict import MAX_FINDINGS, Finding, Head, Place, place_of
 
 HASH_BYTES: Final = len(GENESIS)
+_hashed: Final = itemgetter(*HASHED)
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -156,4 +158,4 @@ class Walk:
 
 
 def _text(row: asyncpg.Record) -> bytes:
-    return canonical(*(row[name] for name in HASHED))
+    return canonical(*_hashed(row))
