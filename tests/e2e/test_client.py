@@ -45,7 +45,7 @@ async def test_lists_come_in_pages_and_can_be_narrowed(client: Client, pool: Poo
 
 async def test_the_workflows_and_their_hosts_are_known(client: Client, pool: Pool) -> None:
     known = {view.id: view for view in await client.workflows()}
-    assert known.keys() == {"greet", "count", "guarded", "fail", "crash"}
+    assert known.keys() >= {"greet", "count", "guarded", "fail", "crash"}
     assert known["greet"].description == "One step."
     assert known["greet"].workers == list(pool.workers)
 

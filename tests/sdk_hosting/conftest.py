@@ -42,6 +42,7 @@ class Platform:
             await self.bus.publish(msg.reply, msgspec.json.encode(Reply(data=data)))
 
         await self.bus.subscribe(self.subjects.api("default", verb, instance), reply)
+        await self.bus.flush()
 
 
 @pytest.fixture
