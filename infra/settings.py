@@ -71,7 +71,9 @@ class Settings:
     database_connections: int = _setting(
         8, "Most connections an engine opens to Postgres, besides one for each partition that it owns."
     )
-    concurrency: int = _setting(100, "How many instances a worker process runs at the same time.")
+    concurrency: int = _setting(
+        100, "How many instances a worker process runs at once, those not counted that only wait."
+    )
     max_resident: int = _setting(
         1_000, "How many instances a worker process holds in memory, those included that wait for something."
     )

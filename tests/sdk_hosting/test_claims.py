@@ -39,6 +39,7 @@ async def claims(connection: Connection) -> AsyncIterator[Claims]:
     writer = JournalWriter(connection.bus, lambda p: subjects.worker_reports(p, "default", "w-1"))
     claims = Claims(connection, writer, "w-1")
     await claims.open()
+    await connection.bus.flush()  # answers come over another connection
     acks = asyncio.create_task(claims.acknowledge())
     yield claims
     acks.cancel()
