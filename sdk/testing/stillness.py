@@ -2,7 +2,8 @@
 
 An instance is known to stand still if all its tasks sleep by the platform's clock, wait for the engine, or wait for
 such tasks. Where that cannot be seen (a lock, a queue, input and output outside of steps), stillness is taken for
-granted once nothing has happened for `PATIENCE_SECONDS` of real time. A step in flight is never cut short.
+granted once nothing has happened in `PATIENCE_LOOKS` looks, a millisecond of real time apart at least: counted, so that
+a machine that stands still for a while is not taken for an instance that does. A step in flight is never cut short.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from runtara.engine.memory import MemoryBus
 
 from .host import MemoryHost
 
-PATIENCE_SECONDS: Final = 0.02
+PATIENCE_LOOKS: Final = 20
 LOOK_SECONDS: Final = 0.001
 
 
@@ -33,19 +34,19 @@ class Stillness:
         A step in flight is waited for, at most `within` real seconds in which nothing else happens.
         """
         loop = asyncio.get_running_loop()
-        seen, changed_at, quiet_since = self.changes, loop.time(), loop.time()
+        seen, changed_at, looks = self.changes, loop.time(), 0
         while True:
             await asyncio.sleep(0)
-            now = loop.time()
             if self.changes != seen:
-                seen, changed_at, quiet_since = self.changes, now, now
+                seen, changed_at, looks = self.changes, loop.time(), 0
                 continue
             if self._bus.is_busy or self._host.is_busy:
-                quiet_since = now
-                if within is not None and now - changed_at >= within:
+                looks = 0
+                if within is not None and loop.time() - changed_at >= within:
                     return
-            elif now - quiet_since >= PATIENCE_SECONDS or (_is_idle(loop) and self._all_wait()):
+            elif looks >= PATIENCE_LOOKS or (_is_idle(loop) and self._all_wait()):
                 return
+            looks += 1
             await asyncio.sleep(LOOK_SECONDS)
 
     def _all_wait(self) -> bool:
