@@ -36,7 +36,7 @@ from .client import Client, Handle
 from .context import Child, Context, current
 from .instance import Checkpoint, Instance
 from .operations import Saved
-from .retry import Permanent, Retry
+from .retry import Permanent, Retry, RetryAfter
 from .step import step
 from .workflow import Workflow, workflow
 
@@ -64,6 +64,7 @@ __all__ = [
     "Refused",
     "ResultTimeout",
     "Retry",
+    "RetryAfter",
     "RuntaraError",
     "Saved",
     "SignalTimeout",

@@ -107,8 +107,9 @@ class Execution:
             linger=linger_seconds(options, workflow.options), leave=self._suspend, on_change=on_idle,
         )  # fmt: skip
         self._operations = Operations(
-            gate=self._gate, reports=self._reports, memos=self._memos, in_thread=self._in_step_thread,
-            portal=self.portal, fenced=partial(self.stop, "superseded"), confirmed=self._confirmed,
+            gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
+            in_thread=self._in_step_thread, portal=self.portal, fenced=partial(self.stop, "superseded"),
+            confirmed=self._confirmed,
             default=options.durability or workflow.options.durability or durability,
         )  # fmt: skip
         self._waits = Waits(

@@ -68,16 +68,6 @@ class Gate:
             finally:
                 self._waiting -= 1
 
-    async def rest(self, seconds: float) -> None:
-        """Wait for a time in which nothing is in flight, so that the instance may leave, and pass."""
-        self.began_waiting()
-        try:
-            await asyncio.sleep(max(seconds, 0))
-        finally:
-            self.ended_waiting()
-        if self.shut:
-            await self.passing()
-
     def began_waiting(self) -> None:
         """Somebody is blocked where nothing is in flight, so that the instance may leave."""
         self._waiting += 1

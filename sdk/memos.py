@@ -31,8 +31,10 @@ from runtara.protocol.messages import Memo
 from runtara.protocol.records import NO_DATA, Checkpointed, Custom, Parked, Report, StepFailure
 
 from .keys import TIMEOUT_KEY, input_fingerprint, long_part
+from .retry import Tries
 
 _DIGEST: Final = "digest"
+_ASKED: Final = "tries_asked_for"
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +56,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def args(self) -> str:
         return str(self.error.attributes.get(_DIGEST, ""))
+
+    @property
+    def tries(self) -> Tries:
+        asked = self.error.attributes.get(_ASKED)
+        return Tries(self.n, asked if isinstance(asked, int) else 0)
 
 
 class Emitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,13 +205,16 @@ class Memos:
         return [key for key in self._memos if key not in self._asked and key != TIMEOUT_KEY]
 
 
-def failure_attributes(attributes: dict[str, object], digest: str) -> dict[str, object]:
-    """An error's attributes with the digest of the step's arguments among them, for the record."""
-    return {**attributes, _DIGEST: digest} if digest else attributes
+def failure_attributes(attributes: dict[str, object], digest: str, tries: Tries) -> dict[str, object]:
+    """An error's attributes with what we keep among them, for the record: the digest of the step's arguments, and how
+    many tries ended with an error that said when to come again."""
+    ours = {_DIGEST: digest, _ASKED: tries.asked}
+    return {**attributes, **{name: value for name, value in ours.items() if value}}
 
 
-def without_digest(attributes: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in attributes.items() if name != _DIGEST}
+def own_attributes(attributes: dict[str, object]) -> dict[str, object]:
+    """An error's attributes without what we keep among them."""
+    return {name: value for name, value in attributes.items() if name not in (_DIGEST, _ASKED)}
 
 
 def _outcome(memo: Memo) -> Outcome:

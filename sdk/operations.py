@@ -1,8 +1,8 @@
 """The durable operations of one attempt: steps, checkpoints, custom events, recorded times.
 
 Each passes the gate, takes its key, asks the memos, and only if they have no answer does its work and records it.
-Operations that wait (sleep, signal, child) will follow the same four moves and then park on a future that
-`Execution.resolved` sets.
+Operations that wait (`waits`) follow the same four moves and then park; so does a step between two tries, so that an
+instance whose next try is far away can leave its process.
 
 Invariants: what a call returns is what was recorded, in the first run too; a value that cannot be recorded is
 refused before anything is sent; nothing is recorded past the gate's freeze; while a step's function runs it counts
@@ -26,8 +26,10 @@ from .failures import declared_code, describe, step_error
 from .gate import Gate
 from .keys import Keys
 from .memos import Emitted, Failure, Memos, Outcome, Recorded, failure_attributes
+from .parks import Parks
 from .ports import Durability
 from .reports import Reports, Sent
+from .retry import Tries
 from .scope import FRAME
 from .signature import StepSpec
 from .threads import Portal, Result
@@ -52,12 +54,13 @@ class Operations:
     """What a Context can do that is recorded. `default`: durability by the workflow's or worker's settings, if any."""
 
     def __init__(
-        self, *, gate: Gate, reports: Reports, memos: Memos, default: Durability | None, in_thread: InThread,
-        portal: Portal, fenced: Fenced, confirmed: asyncio.Event,
+        self, *, gate: Gate, reports: Reports, memos: Memos, parks: Parks, default: Durability | None,
+        in_thread: InThread, portal: Portal, fenced: Fenced, confirmed: asyncio.Event,
     ) -> None:  # fmt: skip
         self._gate = gate
         self._reports = reports
         self._memos = memos
+        self._parks = parks
         self._default: Durability = default or "journal"
         self._checkpoint_default: Durability = default or "log"
         self._in_thread = in_thread
@@ -93,9 +96,9 @@ class Operations:
         self, spec: StepSpec, key: str, digest: str, args: Arguments, kwargs: dict[str, object]
     ) -> Any:
         gate, codec = self._gate, spec.codec
-        tries = await self._earlier_tries(key) if self._memos else 0
+        tries = await self._earlier_tries(key) if self._memos else Tries()
         while True:
-            tries += 1
+            tries = tries._replace(made=tries.made + 1)
             record: Checkpointed | StepFailure
             gate.in_flight += 1
             try:
@@ -105,7 +108,7 @@ class Operations:
                     self.keys.release(key)
                     raise
                 except (Exception, SystemExit) as exc:
-                    record = self._failure(spec, key, digest, tries, exc)
+                    record, tries = self._failure(spec, key, digest, tries, exc)
                 else:
                     result, record = self._result(codec, key, digest, value)
                 sent = self._reports.send(record, spec.durability or self._default)
@@ -115,8 +118,9 @@ class Operations:
             if isinstance(record, Checkpointed):
                 return result
             if record.for_us is None:
-                raise step_error(key, record.error, tries, spec.raises)
-            await gate.rest(record.for_us / 1e6)
+                raise step_error(key, record.error, tries.made, spec.raises)
+            self._memos.remember(record)
+            await self._rest(key, record.for_us / 1e6)
 
     def _result(self, codec: Codec, key: str, digest: str, value: object) -> tuple[Any, Checkpointed]:
         """What the caller gets, and its record. A value that cannot be recorded is not cured by another try."""
@@ -128,21 +132,33 @@ class Operations:
             raise
         return result, self._reports.checkpointed(key, _step_data(text, digest))
 
-    def _failure(self, spec: StepSpec, key: str, digest: str, tries: int, error: BaseException) -> StepFailure:
+    def _failure(
+        self, spec: StepSpec, key: str, digest: str, tries: Tries, error: BaseException
+    ) -> tuple[StepFailure, Tries]:
         """The record of a failed try: with the time until the next one, or as the key's answer from now on."""
-        wait = None if spec.retry.is_permanent(error) else spec.retry.delay(tries, random=random.random())
+        wait, tries = spec.retry.wait_after(error, tries, random=random.random())
         described = describe(error, code=declared_code(error, spec.raises))
-        described = msgspec.structs.replace(described, attributes=failure_attributes(described.attributes, digest))
+        attributes = failure_attributes(described.attributes, digest, tries)
+        described = msgspec.structs.replace(described, attributes=attributes)
         for_us = None if wait is None else wait // _MICROSECOND
-        return self._reports.make(StepFailure, key=key, n=tries, error=described, for_us=for_us)
+        return self._reports.make(StepFailure, key=key, n=tries.made, error=described, for_us=for_us), tries
 
-    async def _earlier_tries(self, key: str) -> int:
-        """How often earlier attempts tried this step; the next try is due when this returns."""
+    async def _earlier_tries(self, key: str) -> Tries:
+        """How often this step was tried before; the next try is due when this returns."""
         failure = self._memos.tried(key)
         if failure is None or failure.due_us is None:
-            return 0
-        await self._gate.rest(self._memos.clock.seconds_until(failure.due_us))
-        return failure.n
+            return Tries()
+        await self._rest(key, self._memos.clock.seconds_until(failure.due_us))
+        return failure.tries
+
+    async def _rest(self, key: str, seconds: float) -> None:
+        """Wait for the next try. Code that no longer waits (a time-out of its own, say) may call the step again."""
+        try:
+            if seconds > 0:
+                await self._parks.rest(key, asyncio.get_running_loop().time() + seconds)
+        except asyncio.CancelledError:
+            self.keys.release(key)
+            raise
 
     async def _body(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> Any:
         """The function itself, inside the frame of a step."""
@@ -158,23 +174,28 @@ class Operations:
             FRAME.reset(token)
 
     async def _timed(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> Any:
-        """A `def` function cannot be interrupted: its result is thrown away; its caller's own thread waits for it."""
+        """A `def` function cannot be interrupted, so it gets a thread of its own: whoever called goes on in time, and
+        what it still returns is thrown away."""
         seconds = spec.timeout_seconds
         try:
             async with asyncio.timeout(seconds) as limit:
-                return await (spec.fn(*args, **kwargs) if spec.is_async else self._threaded(spec, args, kwargs))
+                return await (
+                    spec.fn(*args, **kwargs) if spec.is_async else self._threaded(spec, args, kwargs, alone=True)
+                )
         except TimeoutError as exc:
             if limit.expired():
                 raise StepTimeout(key=key, seconds=seconds) from exc
             raise
 
-    async def _threaded(self, spec: StepSpec, args: Arguments, kwargs: dict[str, object]) -> Any:
-        """A `def` function: in the thread that called, else in one of its own."""
+    async def _threaded(
+        self, spec: StepSpec, args: Arguments, kwargs: dict[str, object], *, alone: bool = False
+    ) -> Any:
+        """A `def` function: in the thread that called, unless it is to be alone in one; else in one of its own."""
 
         def call() -> Any:
             return spec.fn(*args, **kwargs)
 
-        in_caller = self._portal.run_in_caller(call)
+        in_caller = None if alone else self._portal.run_in_caller(call)
         result = await (asyncio.shield(in_caller) if in_caller is not None else self._in_thread(call))
         value = result.get()
         return await value if asyncio.iscoroutine(value) else value

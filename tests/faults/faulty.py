@@ -63,6 +63,20 @@ async def patient(ctx: Context, folder: str) -> str:
     return await fail_once(folder)
 
 
+@step(key="call", retry=Retry(max_attempts=5, initial=timedelta(milliseconds=300), factor=1, jitter=0.5))
+async def always_fails(folder: str, number: int) -> None:
+    leave(folder, "trace", number)
+    raise ConnectionError("never")
+
+
+async def fail_slowly(ctx: Context, folder: str, number: int) -> None:
+    await always_fails(folder, number)
+
+
+fails_in_memory = workflow(name="fails_in_memory")(fail_slowly)
+fails_out_of_memory = workflow(name="fails_out_of_memory", linger=timedelta(0))(fail_slowly)
+
+
 @workflow
 async def unlucky(ctx: Context) -> None:
     raise LookupError("nothing there")
