@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Raw
 
 from runtara.protocol.errors import BadInput, KeyMismatch, StepTimeout
-from runtara.protocol.records import Checkpointed, Custom, StepFailure
+from runtara.protocol.records import Checkpointed, Compensating, Custom, StepFailure
 
 from .failures import declared_code, describe, step_error
 from .gate import Gate
@@ -30,7 +30,7 @@ from .parks import Parks
 from .ports import Durability
 from .reports import Reports, Sent
 from .retry import Tries
-from .scope import FRAME
+from .scope import FRAME, Frame
 from .signature import StepSpec
 from .threads import Portal, Result
 from .values import PLAIN, Codec, codec_like, encode
@@ -61,7 +61,7 @@ class Operations:
         self._reports = reports
         self._memos = memos
         self._parks = parks
-        self._default: Durability = default or "journal"
+        self.default: Durability = default or "journal"
         self._checkpoint_default: Durability = default or "log"
         self._in_thread = in_thread
         self._portal = portal
@@ -96,6 +96,8 @@ class Operations:
         self, spec: StepSpec, key: str, digest: str, args: Arguments, kwargs: dict[str, object]
     ) -> Any:
         gate, codec = self._gate, spec.codec
+        if gate.undoing:
+            await self.begins(FRAME.get())
         tries = await self._earlier_tries(key) if self._memos else Tries()
         while True:
             tries = tries._replace(made=tries.made + 1)
@@ -111,16 +113,26 @@ class Operations:
                     record, tries = self._failure(spec, key, digest, tries, exc)
                 else:
                     result, record = self._result(codec, key, digest, value)
-                sent = self._reports.send(record, spec.durability or self._default)
+                sent = self._reports.send(record, spec.durability or self.default)
             finally:
                 gate.landed()
-            await self._acknowledged(record, sent)
+            await self.acknowledged(record, sent)
             if isinstance(record, Checkpointed):
                 return result
             if record.for_us is None:
                 raise step_error(key, record.error, tries.made, spec.raises)
             self._memos.remember(record)
             await self._rest(key, record.for_us / 1e6)
+
+    async def undo(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> None:
+        """Call a compensation as a step under `key`, which has no answer yet."""
+        if self._gate.shut:
+            await self._gate.passing()
+        await self._first_run(spec, key, "", args, kwargs)
+
+    async def decide(self, key: str, text: bytes) -> None:
+        """Record what the rest of this attempt, and every later one, is to keep to."""
+        await self._record(self._reports.checkpointed(key, b'{"kind":"decision","value":' + text + b"}"), self.default)
 
     def _result(self, codec: Codec, key: str, digest: str, value: object) -> tuple[Any, Checkpointed]:
         """What the caller gets, and its record. A value that cannot be recorded is not cured by another try."""
@@ -214,7 +226,7 @@ class Operations:
         outcome = self._memos.answer(full) if self._memos else None
         if outcome is not None:
             return Saved(True, await self._answer(outcome, full, codec, "checkpoint"))
-        self.replaying = False
+        await self.begins(frame)
         text = encode(state, key=full)
         saved = Saved(False, codec.as_recorded(state, text, key=full))
         data = b'{"kind":"checkpoint","value":' + text + b"}"
@@ -230,10 +242,10 @@ class Operations:
         outcome = self._memos.answer(full) if self._memos else None
         if outcome is not None:
             return datetime.fromtimestamp(await self._answer(outcome, full, PLAIN, "step") / 1e6, UTC)
-        self.replaying = False
+        await self.begins(frame)
         micros = time.time_ns() // 1000
         data = _step_data(str(micros).encode(), "")
-        await self._record(self._reports.checkpointed(full, data), durability or self._default)
+        await self._record(self._reports.checkpointed(full, data), durability or self.default)
         return datetime.fromtimestamp(micros / 1e6, UTC)
 
     async def emit(self, name: str, data: object, key: str | None, durability: Durability | None) -> None:
@@ -247,11 +259,17 @@ class Operations:
                 if not isinstance(outcome, Emitted):
                     raise KeyMismatch(key=full, reason="it was recorded by a step or checkpoint")
                 return
-            self.replaying = False
+        await self.begins(frame)
         record = self._reports.make(Custom, key=full, name=name, data=Raw(encode(data, key=full)))
-        await self._record(record, durability or self._default)
+        await self._record(record, durability or self.default)
 
     # shared
+
+    async def begins(self, frame: Frame) -> None:
+        """Something that has no record yet begins; not by the code of an instance that is undone."""
+        self.replaying = False
+        if self._gate.undoing and not frame.is_undo:
+            await self._gate.hold()
 
     async def _answer(self, outcome: Outcome, key: str, codec: Codec, kind: str, spec: StepSpec | None = None) -> Any:
         self._replayed += 1
@@ -264,9 +282,9 @@ class Operations:
         raise KeyMismatch(key=key, reason="it was recorded by another kind of operation")
 
     async def _record(self, record: Checkpointed | StepFailure | Custom, durability: Durability) -> None:
-        await self._acknowledged(record, self._reports.send(record, durability))
+        await self.acknowledged(record, self._reports.send(record, durability))
 
-    async def _acknowledged(self, record: Checkpointed | StepFailure | Custom, sent: Sent) -> None:
+    async def acknowledged(self, record: Checkpointed | StepFailure | Custom | Compensating, sent: Sent) -> None:
         """Wait until the record is where it must be. If it cannot be, the claim no longer counts."""
         try:
             await sent

@@ -33,26 +33,29 @@ class Host(Protocol):
 
 
 class Frame:
-    """Immutable. `prefix` ends in `/` unless it is empty."""
+    """Immutable. `prefix` ends in `/` unless it is empty; `is_undo`: of compensations, not of the workflow's code."""
 
-    __slots__ = ("_body", "host", "in_step", "prefix")
+    __slots__ = ("_body", "host", "in_step", "is_undo", "prefix")
 
-    def __init__(self, host: Host, prefix: str = "", *, in_step: bool = False) -> None:
+    def __init__(self, host: Host, prefix: str = "", *, in_step: bool = False, is_undo: bool = False) -> None:
         self.host = host
         self.prefix = prefix
         self.in_step = in_step
+        self.is_undo = is_undo
         self._body: Frame | None = None
 
     def within(self, part: str) -> "Frame":
         """The frame of `ctx.scope(part)`. Raises `InvalidKey`."""
         if not part:
             raise InvalidKey(key=repr(part))
-        return Frame(self.host, check_key(f"{self.prefix}{escape_key_part(part)}/"), in_step=self.in_step)
+        return Frame(
+            self.host, check_key(f"{self.prefix}{escape_key_part(part)}/"), in_step=self.in_step, is_undo=self.is_undo
+        )
 
     def body(self) -> "Frame":
         """The frame in which a step's function runs: steps that it calls are plain calls."""
         if self._body is None:
-            self._body = Frame(self.host, self.prefix, in_step=True)
+            self._body = Frame(self.host, self.prefix, in_step=True, is_undo=self.is_undo)
         return self._body
 
 
