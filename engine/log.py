@@ -15,7 +15,7 @@ from msgspec import Raw
 from runtara.infra.postgres import PgConnection
 from runtara.projections.instances import InstanceRow, columns, grown_columns
 from runtara.protocol.errors import PartitionLost, RuntaraError, WireError
-from runtara.protocol.events import MEMO_TYPES, AnyEvent, decode_event
+from runtara.protocol.events import MEMO_TYPES, AnyEvent, CompensationAdded, decode_event
 from runtara.protocol.limits import OWNER_LEASE_SECONDS
 from runtara.protocol.messages import Memo
 
@@ -300,7 +300,7 @@ async def memos(
         found = await connection.fetch(sql.MEMOS, tenant, instance, list(MEMO_TYPES), after, up_to, ROWS_AT_ONCE)
         for row in found:
             after = row["version"]
-            if after <= forgotten.get(row["key"], 0):
+            if after <= forgotten.get(row["key"], 0) and row["type"] != CompensationAdded.__name__:
                 continue
             size += len(row["data"]) + len(row["key"]) + MEMO_OVERHEAD_BYTES
             if page and size > max_bytes:

@@ -17,23 +17,23 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from runtara.sdk import Context, Permanent, Retry, step, workflow
+from runtara.sdk import Context, Permanent, Retry, RetryAfter, step, workflow
 
 PATIENCE = Retry(max_attempts=12, initial=timedelta(seconds=0.2), max_delay=timedelta(seconds=10), jitter=0.5)
 
 
-class Busy(Exception):
-    """The server said 429 or 5xx: another try may do."""
+class Unwell(Exception):
+    """The server said 5xx: another try may do."""
 
 
 @step(key="{item}", retry=PATIENCE)
 async def fetch(item: int, url: str) -> int:
-    """One call. A refusal says how long to stay away, which comes before the wait of the policy."""
+    """One call. A refusal that says how long to stay away is waited for as told, and costs none of the twelve tries."""
     answer = await get(f"{url}/items/{item}")
     if answer.status == 429:
-        await asyncio.sleep(answer.retry_after)
-    if answer.status == 429 or answer.status >= 500:
-        raise Busy(f"{answer.status} for item {item}")
+        raise RetryAfter(answer.retry_after, f"429 for item {item}")
+    if answer.status >= 500:
+        raise Unwell(f"{answer.status} for item {item}")
     if answer.status != 200:
         raise Permanent(f"{answer.status} for item {item}")
     return int(answer.body)

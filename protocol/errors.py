@@ -16,7 +16,7 @@
     ├── InternalError               ours; carries the id under which the log has it
     └── ExecutionFailed             a workflow's or a step's own outcome
         ├── StepFailed, StepTimeout
-        ├── WorkflowFailed, WorkflowTimeout, WorkflowCancelled
+        ├── WorkflowFailed, WorkflowTimeout, WorkflowCancelled, CompensationFailed
         ├── ChildFailed, ChildCancelled
         └── SignalTimeout (also a TimeoutError)
 
@@ -348,6 +348,11 @@ class WorkflowTimeout(ExecutionFailed, TimeoutError):
 class WorkflowCancelled(ExecutionFailed):
     template = "{instance} was cancelled{reason}"
     instance: str
+    reason: str
+
+
+class CompensationFailed(ExecutionFailed):
+    template = "cancelled, but {reason}"
     reason: str
 
 

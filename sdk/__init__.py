@@ -4,6 +4,7 @@ from runtara.protocol.errors import (
     BadInput,
     ChildCancelled,
     ChildFailed,
+    CompensationFailed,
     DuplicateKey,
     ExecutionFailed,
     IllegalTransition,
@@ -36,7 +37,7 @@ from .client import Client, Handle
 from .context import Child, Context, current
 from .instance import Checkpoint, Instance
 from .operations import Saved
-from .retry import Permanent, Retry
+from .retry import Permanent, Retry, RetryAfter
 from .step import step
 from .workflow import Workflow, workflow
 
@@ -47,6 +48,7 @@ __all__ = [
     "ChildCancelled",
     "ChildFailed",
     "Client",
+    "CompensationFailed",
     "Context",
     "DuplicateKey",
     "ExecutionFailed",
@@ -64,6 +66,7 @@ __all__ = [
     "Refused",
     "ResultTimeout",
     "Retry",
+    "RetryAfter",
     "RuntaraError",
     "Saved",
     "SignalTimeout",

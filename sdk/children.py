@@ -80,6 +80,7 @@ class Children:
         return Request(key, release, known, decode)
 
     async def _ask(self, request: Request, asked: ChildRequest) -> None:
+        await self._waits.begins()
         try:
             await self._waits.say(self._waits.parked(request.key, kind="child", child=asked), child=request.id)
         except asyncio.CancelledError:
@@ -122,7 +123,10 @@ class Children:
     async def _outcome(self, key: str) -> Waited:
         await self._waits.passing()
         known = self._memos.answer(key)
-        return known if isinstance(known, Waited) else await self._parks.outcome(key)
+        if isinstance(known, Waited):
+            return known
+        await self._waits.begins()
+        return await self._parks.outcome(key)
 
 
 def child_error(key: str, instance: str, error: WireError) -> RuntaraError:

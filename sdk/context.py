@@ -20,6 +20,7 @@ from runtara.protocol.errors import NoContext
 from runtara.protocol.ids import check_key
 
 from .children import Children, OnEnd, Request
+from .compensations import Compensations
 from .operations import Operations, Saved
 from .ports import Durability, Why
 from .reports import Reports
@@ -57,12 +58,14 @@ class Context:
     is_runtara_context: ClassVar[bool] = True  # among a step's arguments it does not count towards the key
 
     def __init__(
-        self, attempt: Attempt, operations: Operations, waits: Waits, children: Children, reports: Reports
-    ) -> None:
+        self, attempt: Attempt, operations: Operations, waits: Waits, children: Children,
+        compensations: Compensations, reports: Reports,
+    ) -> None:  # fmt: skip
         self._attempt = attempt
         self._operations = operations
         self._waits = waits
         self._children = children
+        self._compensations = compensations
         self._reports = reports
 
     # what is recorded
@@ -101,6 +104,21 @@ class Context:
     ) -> None:
         """Write an event of your own into the instance's history; a resumed run does not repeat it."""
         await self._operations.emit(name, data, key, durability)
+
+    @overload
+    async def compensate(self, fn: Callable[..., object], /, *args: Any, key: str | None, **kwargs: Any) -> None: ...
+    @overload
+    async def compensate(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+    async def compensate(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        """Register what undoes the step that comes next; call it *before* that step.
+
+        If the workflow fails or is cancelled, all that was registered is called in reverse, each as a step under
+        `~undo/<key>`: tried again as its `retry=` says, recorded once, not repeated after a crash. `key` is made of
+        `fn` and its arguments unless given. The step may not have happened, or not wholly: `fn` must bear that, so
+        give it what was known beforehand (an idempotency key, say). A compensation that fails does not keep the
+        others from running, and is named in the instance's error.
+        """
+        await self._compensations.register(fn, kwargs.pop("key", None), args, kwargs)
 
     async def continue_as(self, **input: object) -> NoReturn:
         """End this run and begin the workflow anew with another input: same id, fresh keys. For endless loops."""

@@ -10,6 +10,9 @@ thread.
 Stopping: `superseded` and `cancel` end the attempt at once. `pause` and `drain` are polite (see `gate`). User code
 is unwound after the last record's acknowledgement.
 
+Undoing: an attempt that fails, or that is claimed to be cancelled, with compensations registered, is undone before its
+last record (`undoing`).
+
 Leaving memory: an instance that only waits (`idle`) is suspended on the keys that it is blocked on once it has done so
 for `linger`; so is one that is asked to leave while it only waits.
 """
@@ -27,7 +30,7 @@ from runtara.infra.clock import JournalClock
 from runtara.protocol.errors import Stopped, WorkflowTimeout
 from runtara.protocol.events import SleepStarted, WaitResolved
 from runtara.protocol.messages import Claimed, Memo
-from runtara.protocol.records import Cancelled, Completed, Continued, Failed, Options, Parked, Report, Suspended
+from runtara.protocol.records import Completed, Continued, Options, Parked, Report, Suspended
 
 from .children import Children
 from .context import Context
@@ -45,6 +48,7 @@ from .signature import StepSpec
 from .sync.context import Context as BlockingContext
 from .tasks import Residents, track_tasks
 from .threads import Portal, Result
+from .undoing import Undoing
 from .waits import Waits
 from .workflow import Workflow
 
@@ -113,8 +117,9 @@ class Execution:
             linger=linger_seconds(options, workflow.options), leave=self._suspend, on_change=on_idle,
         )  # fmt: skip
         self._operations = Operations(
-            gate=self._gate, reports=self._reports, memos=self._memos, in_thread=self._in_step_thread,
-            portal=self.portal, fenced=partial(self.stop, "superseded"), confirmed=self._confirmed,
+            gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
+            in_thread=self._in_step_thread, portal=self.portal, fenced=partial(self.stop, "superseded"),
+            confirmed=self._confirmed,
             default=options.durability or workflow.options.durability or durability,
         )  # fmt: skip
         self._waits = Waits(
@@ -124,7 +129,12 @@ class Execution:
         self._children = Children(
             self._waits, self._memos, self._parks, instance=instance, generation=claim.generation if claim else 0
         )
-        self.context = Context(self, self._operations, self._waits, self._children, self._reports)
+        self._undoing = Undoing(
+            self, self._operations, gate=self._gate, reports=self._reports, memos=self._memos,
+            residents=self._residents, instance=instance, end=self._end,
+        )  # fmt: skip
+        compensations = self._undoing.compensations
+        self.context = Context(self, self._operations, self._waits, self._children, compensations, self._reports)
         if claim is not None:
             self.confirm(claim)
 
@@ -142,8 +152,10 @@ class Execution:
             acknowledged = await self._ended
             if acknowledged is not None:
                 await self._acknowledged(acknowledged)
+            self._undoing.stop()
             await self._residents.unwind(self._main)
         finally:
+            self._undoing.stop()
             self._freeze("superseded")
             self._residents.cancel()
             leave_process(self)
@@ -152,7 +164,9 @@ class Execution:
         """The claim holds."""
         self._confirmed.set()
         self._clock.seen(claim.now_us)
-        if claim.cancel or claim.cancelling:
+        if claim.cancelling:
+            self._undoing.is_cancelled = True
+        elif claim.cancel:
             self.stop("cancel")
         elif claim.pause:
             self.stop("pause")
@@ -165,7 +179,7 @@ class Execution:
         if why == "superseded":
             self._freeze(why, reason)
         elif why == "cancel":
-            self._end(Cancelled, why=why, reason=reason or None)
+            self._undoing.cancel(reason)
         elif why == "drain" and gate.why == "drain":
             self._leave()
         elif why == "drain" or gate.why is None:
@@ -200,7 +214,7 @@ class Execution:
 
     @property
     def stopping(self) -> Why | None:
-        return self._gate.why
+        return self._gate.why or ("cancel" if self._undoing.is_cancelled else None)
 
     @property
     def is_busy(self) -> bool:
@@ -236,6 +250,7 @@ class Execution:
         text = self.workflow.check_input(input)
         if self._gate.shut:
             await self._gate.passing()
+        await self._operations.begins(FRAME.get())
         await self._children.join()
         self._tell_unasked()
         self._end(Continued, input=text)
@@ -246,12 +261,14 @@ class Execution:
     def _start(self) -> None:
         if self._gate.why is not None:
             self._leave()
-        if self._gate.frozen:
+        if self._gate.frozen or (self._undoing.is_due and not self._undoing.prepare()):
             return
         context = copy_context()
         context.run(FRAME.set, Frame(self))
         self._main = self.loop.create_task(self._run_code(), name=f"runtara {self.instance}", context=context)
-        self._limit_time()
+        self._undoing.runs(self._main)
+        if not self._undoing.is_due:
+            self._limit_time()
 
     async def _run_code(self) -> None:
         try:
@@ -263,10 +280,11 @@ class Execution:
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as exc:  # whatever user code raises, CancelledError without a reason included
-            if not self._gate.frozen:
-                self._end(Failed, error=describe(exc))
+            self._undoing.fail(describe(exc))
             return
-        if not self._gate.frozen:
+        if self._undoing.is_due:
+            self._undoing.begin()
+        elif not self._gate.frozen:
             self._tell_unasked()
             self._end(Completed, result=Raw(text))
 
@@ -297,17 +315,19 @@ class Execution:
         keys = self._idleness.keys()
         if self._gate.why == "pause":
             self._end(Suspended, reason="pause", keys=self._with_timeout(keys))
-        elif keys:
+        elif keys and not self._undoing.is_cancelled:
             self._suspend(keys)
         else:
             self._end(Suspended, reason="released")
 
     def _suspend(self, keys: tuple[str, ...]) -> None:
-        self._end(Suspended, reason="parked", keys=self._with_timeout(keys))
+        if not self._undoing.is_cancelled:  # it is undone to the end, in memory
+            self._end(Suspended, reason="parked", keys=self._with_timeout(keys))
 
     def _with_timeout(self, keys: tuple[str, ...]) -> tuple[str, ...]:
         """The end of its time wakes the instance, too."""
-        return (*keys, TIMEOUT_KEY) if keys and self._time_allowed is not None else keys
+        is_limited = self._time_allowed is not None and not self._undoing.is_due
+        return (*keys, TIMEOUT_KEY) if keys and is_limited else keys
 
     def _end(self, kind: type[Report], *, why: Why | None = None, **fields: Any) -> None:
         """Decide the last record. What comes later has no effect."""
@@ -368,8 +388,10 @@ class Execution:
         return self._options.timeout_us or self.workflow.options.timeout_us
 
     def _time_out(self) -> None:
+        if self._undoing.is_due:
+            return
         error = WorkflowTimeout(instance=self.instance, seconds=(self._time_allowed or 0) / 1e6).to_wire()
-        self._end(Failed, error=error)
+        self._undoing.fail(error)
 
 
 def linger_seconds(options: Options, defaults: Options) -> float:

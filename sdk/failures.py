@@ -14,7 +14,7 @@ import orjson
 from runtara.protocol.errors import RuntaraError, StepFailed, StepTimeout, WireError
 from runtara.protocol.limits import MAX_REASON_LENGTH
 
-from .memos import without_digest
+from .memos import own_attributes
 from .values import encode
 
 TRACEBACK: Final = "traceback"
@@ -40,7 +40,7 @@ def step_error(key: str, error: WireError, attempts: int, raises: Mapping[str, t
     A class listed in the step's `raises` comes as itself, made by `from_record(attributes)` if it has that, else from
     the message; everything else is `StepFailed`, with the attributes of the last error as `details`.
     """
-    details = {name: value for name, value in without_digest(error.attributes).items() if name != TRACEBACK}
+    details = {name: value for name, value in own_attributes(error.attributes).items() if name != TRACEBACK}
     cls = raises.get(error.code)
     if cls is not None and (made := _make(cls, error.message, details)) is not None:
         return made

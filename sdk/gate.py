@@ -4,6 +4,9 @@ A pause or drain is polite: steps in flight finish, and the instance leaves when
 and nothing is in flight. What a `checkpoint` guards is therefore not cut in half. Code that is neither in a step
 nor comes to the gate is given `POLITE_SECONDS`.
 
+When the instance is undone (`undoing`), recorded keys still answer, and nothing new begins: whoever tries is held until
+the code is stopped, and once it is (`unwound`) sees its end at once.
+
 Invariants: `frozen` never goes back; past it nothing passes, every call raises CancelledError, also while user
 code unwinds; `leave` is called at most once between two changes, and never while a step is in flight unless forced.
 """
@@ -27,6 +30,8 @@ class Gate:
         self.why: Why | None = None
         self.reason = ""
         self.in_flight = 0
+        self.undoing = False
+        self.unwound = False
         self._leave = leave
         self._waiting = 0
         self._impatient = False
@@ -69,15 +74,15 @@ class Gate:
             finally:
                 self._waiting -= 1
 
-    async def rest(self, seconds: float) -> None:
-        """Wait for a time in which nothing is in flight, so that the instance may leave, and pass."""
-        self.began_waiting()
-        try:
-            await self._clock.sleep(seconds)
-        finally:
-            self.ended_waiting()
-        if self.shut:
-            await self.passing()
+    async def hold(self) -> None:
+        """Where something new would begin while the instance is undone. Never returns."""
+        if not self.unwound:
+            self.began_waiting()
+            try:
+                await asyncio.get_running_loop().create_future()  # until the task is cancelled
+            finally:
+                self.ended_waiting()
+        raise asyncio.CancelledError(self.why or "the instance is being undone")
 
     def began_waiting(self) -> None:
         """Somebody is blocked where nothing is in flight, so that the instance may leave."""

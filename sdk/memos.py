@@ -17,6 +17,7 @@ from runtara.protocol.errors import WireError
 from runtara.protocol.events import (
     CheckpointSaved,
     ChildRequested,
+    CompensationAdded,
     CustomEvent,
     SleepStarted,
     StepFailed,
@@ -27,12 +28,14 @@ from runtara.protocol.events import (
     encode_data,
 )
 from runtara.protocol.messages import Memo
-from runtara.protocol.records import NO_DATA, Checkpointed, Custom, Parked, Report, StepFailure
+from runtara.protocol.records import NO_DATA, Checkpointed, Compensating, Custom, Parked, Report, StepFailure
 
-from .keys import TIMEOUT_KEY, input_fingerprint, long_part
+from .keys import input_fingerprint, long_part
 from .ports import Clock
+from .retry import Tries
 
 _DIGEST: Final = "digest"
+_ASKED: Final = "tries_asked_for"
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +57,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def args(self) -> str:
         return str(self.error.attributes.get(_DIGEST, ""))
+
+    @property
+    def tries(self) -> Tries:
+        asked = self.error.attributes.get(_ASKED)
+        return Tries(self.n, asked if isinstance(asked, int) else 0)
 
 
 class Emitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,12 +100,14 @@ class Memos:
         self._tries: dict[str, Failure] = {}
         self._opens: dict[str, Memo] = {}
         self._abandoned: set[str] = set()
+        self._undo_digests: dict[str, str] = {}
+        self.undos: dict[str, int] = {}  # the registered compensations: version by key
         self._asked: set[str] = set()
         for memo in sorted(memos, key=_version):
             self.add(memo)
 
     def __bool__(self) -> bool:
-        return bool(self._memos or self._tries or self._opens)
+        return bool(self._memos or self._tries or self._opens or self.undos)
 
     def add(self, memo: Memo) -> None:
         if memo.type in _OUTCOMES:
@@ -107,6 +117,9 @@ class Memos:
             self._opens.setdefault(memo.key, memo)
         elif memo.type == WaitAbandoned.__name__:
             self.abandon(memo.key)
+        elif memo.type == CompensationAdded.__name__:
+            self.undos[memo.key] = memo.version
+            self._undo_digests[memo.key] = _undo_digest(memo)
         elif memo.type == StepFailed.__name__:
             failure = _failure(memo)
             if failure.due_us is not None:
@@ -121,10 +134,13 @@ class Memos:
             self.add(Memo(key=record.key, version=0, type=CheckpointSaved.__name__, data=record.data))
         elif isinstance(record, Custom):
             self.add(Memo(key=record.key, version=0, type=CustomEvent.__name__, data=NO_DATA))
+        elif isinstance(record, Compensating):
+            event = CompensationAdded(data=record.data)
+            self.add(Memo(key=record.key, version=0, type=CompensationAdded.__name__, data=Raw(encode_data(event))))
         elif isinstance(record, StepFailure):
             due_us = None if record.for_us is None else self.clock.now_us() + record.for_us
-            event = StepFailed(n=record.n, error=record.error, due_us=due_us)
-            self.add(Memo(key=record.key, version=0, type=StepFailed.__name__, data=Raw(encode_data(event))))
+            failed = StepFailed(n=record.n, error=record.error, due_us=due_us)
+            self.add(Memo(key=record.key, version=0, type=StepFailed.__name__, data=Raw(encode_data(failed))))
 
     def settle(self, key: str, outcome: Waited) -> None:
         """The outcome of a wait that this process knows before the engine has told it."""
@@ -182,22 +198,29 @@ class Memos:
         outcome = self.peek(key) or self._tries.get(key)
         return None if outcome is None else outcome.args
 
+    def undo_digest(self, key: str) -> str | None:
+        """As `digest`, of the compensation registered under `key`."""
+        return self._undo_digests.get(key)
+
     def tried(self, key: str) -> Failure | None:
         """The last failed try of a step that is to be tried again."""
         return self._tries.get(key)
 
     def unasked(self) -> list[str]:
         """Recorded keys that this run never asked for: the code has changed, or took another way."""
-        return [key for key in self._memos if key not in self._asked and key != TIMEOUT_KEY]
+        return [key for key in self._memos if key not in self._asked and not key.startswith("~")]
 
 
-def failure_attributes(attributes: dict[str, object], digest: str) -> dict[str, object]:
-    """An error's attributes with the digest of the step's arguments among them, for the record."""
-    return {**attributes, _DIGEST: digest} if digest else attributes
+def failure_attributes(attributes: dict[str, object], digest: str, tries: Tries) -> dict[str, object]:
+    """An error's attributes with what we keep among them, for the record: the digest of the step's arguments, and how
+    many tries ended with an error that said when to come again."""
+    ours = {_DIGEST: digest, _ASKED: tries.asked}
+    return {**attributes, **{name: value for name, value in ours.items() if value}}
 
 
-def without_digest(attributes: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in attributes.items() if name != _DIGEST}
+def own_attributes(attributes: dict[str, object]) -> dict[str, object]:
+    """An error's attributes without what we keep among them."""
+    return {name: value for name, value in attributes.items() if name not in (_DIGEST, _ASKED)}
 
 
 def _outcome(memo: Memo) -> Outcome:
@@ -220,6 +243,12 @@ def _failure(memo: Memo) -> Failure:
     event = decode_event(memo.type, memo.key, bytes(memo.data))
     assert isinstance(event, StepFailed)
     return Failure(n=event.n, error=event.error, due_us=event.due_us)
+
+
+def _undo_digest(memo: Memo) -> str:
+    event = decode_event(memo.type, memo.key, bytes(memo.data))
+    data = orjson.loads(bytes(event.data)) if isinstance(event, CompensationAdded) else None
+    return str(data.get("args", "")) if isinstance(data, dict) else ""
 
 
 def _version(memo: Memo) -> int:

@@ -1,8 +1,8 @@
 """The durable operations of one attempt: steps, checkpoints, custom events, recorded times.
 
 Each passes the gate, takes its key, asks the memos, and only if they have no answer does its work and records it.
-Operations that wait (sleep, signal, child) will follow the same four moves and then park on a future that
-`Execution.resolved` sets.
+Operations that wait (`waits`) follow the same four moves and then park; so does a step between two tries, so that an
+instance whose next try is far away can leave its process.
 
 Invariants: what a call returns is what was recorded, in the first run too; a value that cannot be recorded is
 refused before anything is sent; nothing is recorded past the gate's freeze; while a step's function runs it counts
@@ -19,15 +19,17 @@ import msgspec
 from msgspec import Raw
 
 from runtara.protocol.errors import BadInput, KeyMismatch, StepTimeout
-from runtara.protocol.records import Checkpointed, Custom, StepFailure
+from runtara.protocol.records import Checkpointed, Compensating, Custom, StepFailure
 
 from .failures import declared_code, describe, step_error
 from .gate import Gate
 from .keys import Keys
 from .memos import Emitted, Failure, Memos, Outcome, Recorded, failure_attributes
+from .parks import Parks
 from .ports import Durability
 from .reports import Reports, Sent
-from .scope import FRAME
+from .retry import Tries
+from .scope import FRAME, Frame
 from .signature import StepSpec
 from .threads import Portal, Result
 from .values import PLAIN, Codec, codec_like, encode
@@ -51,13 +53,14 @@ class Operations:
     """What a Context can do that is recorded. `default`: durability by the workflow's or worker's settings, if any."""
 
     def __init__(
-        self, *, gate: Gate, reports: Reports, memos: Memos, default: Durability | None, in_thread: InThread,
-        portal: Portal, fenced: Fenced, confirmed: asyncio.Event,
+        self, *, gate: Gate, reports: Reports, memos: Memos, parks: Parks, default: Durability | None,
+        in_thread: InThread, portal: Portal, fenced: Fenced, confirmed: asyncio.Event,
     ) -> None:  # fmt: skip
         self._gate = gate
         self._reports = reports
         self._memos = memos
-        self._default: Durability = default or "journal"
+        self._parks = parks
+        self.default: Durability = default or "journal"
         self._checkpoint_default: Durability = default or "log"
         self._in_thread = in_thread
         self._portal = portal
@@ -92,9 +95,11 @@ class Operations:
         self, spec: StepSpec, key: str, digest: str, args: Arguments, kwargs: dict[str, object]
     ) -> Any:
         gate, codec = self._gate, spec.codec
-        tries = await self._earlier_tries(key) if self._memos else 0
+        if gate.undoing:
+            await self.begins(FRAME.get())
+        tries = await self._earlier_tries(key) if self._memos else Tries()
         while True:
-            tries += 1
+            tries = tries._replace(made=tries.made + 1)
             record: Checkpointed | StepFailure
             gate.in_flight += 1
             try:
@@ -104,18 +109,29 @@ class Operations:
                     self.keys.release(key)
                     raise
                 except (Exception, SystemExit) as exc:
-                    record = self._failure(spec, key, digest, tries, exc)
+                    record, tries = self._failure(spec, key, digest, tries, exc)
                 else:
                     result, record = self._result(codec, key, digest, value)
-                sent = self._reports.send(record, spec.durability or self._default)
+                sent = self._reports.send(record, spec.durability or self.default)
             finally:
                 gate.landed()
-            await self._acknowledged(record, sent)
+            await self.acknowledged(record, sent)
             if isinstance(record, Checkpointed):
                 return result
             if record.for_us is None:
-                raise step_error(key, record.error, tries, spec.raises)
-            await gate.rest(record.for_us / 1e6)
+                raise step_error(key, record.error, tries.made, spec.raises)
+            self._memos.remember(record)
+            await self._rest(key, record.for_us / 1e6)
+
+    async def undo(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> None:
+        """Call a compensation as a step under `key`, which has no answer yet."""
+        if self._gate.shut:
+            await self._gate.passing()
+        await self._first_run(spec, key, "", args, kwargs)
+
+    async def decide(self, key: str, text: bytes) -> None:
+        """Record what the rest of this attempt, and every later one, is to keep to."""
+        await self._record(self._reports.checkpointed(key, b'{"kind":"decision","value":' + text + b"}"), self.default)
 
     def _result(self, codec: Codec, key: str, digest: str, value: object) -> tuple[Any, Checkpointed]:
         """What the caller gets, and its record. A value that cannot be recorded is not cured by another try."""
@@ -127,21 +143,33 @@ class Operations:
             raise
         return result, self._reports.checkpointed(key, _step_data(text, digest))
 
-    def _failure(self, spec: StepSpec, key: str, digest: str, tries: int, error: BaseException) -> StepFailure:
+    def _failure(
+        self, spec: StepSpec, key: str, digest: str, tries: Tries, error: BaseException
+    ) -> tuple[StepFailure, Tries]:
         """The record of a failed try: with the time until the next one, or as the key's answer from now on."""
-        wait = None if spec.retry.is_permanent(error) else spec.retry.delay(tries, random=random.random())
+        wait, tries = spec.retry.wait_after(error, tries, random=random.random())
         described = describe(error, code=declared_code(error, spec.raises))
-        described = msgspec.structs.replace(described, attributes=failure_attributes(described.attributes, digest))
+        attributes = failure_attributes(described.attributes, digest, tries)
+        described = msgspec.structs.replace(described, attributes=attributes)
         for_us = None if wait is None else wait // _MICROSECOND
-        return self._reports.make(StepFailure, key=key, n=tries, error=described, for_us=for_us)
+        return self._reports.make(StepFailure, key=key, n=tries.made, error=described, for_us=for_us), tries
 
-    async def _earlier_tries(self, key: str) -> int:
-        """How often earlier attempts tried this step; the next try is due when this returns."""
+    async def _earlier_tries(self, key: str) -> Tries:
+        """How often this step was tried before; the next try is due when this returns."""
         failure = self._memos.tried(key)
         if failure is None or failure.due_us is None:
-            return 0
-        await self._gate.rest(self._memos.clock.seconds_until(failure.due_us))
-        return failure.n
+            return Tries()
+        await self._rest(key, self._memos.clock.seconds_until(failure.due_us))
+        return failure.tries
+
+    async def _rest(self, key: str, seconds: float) -> None:
+        """Wait for the next try. Code that no longer waits (a time-out of its own, say) may call the step again."""
+        try:
+            if seconds > 0:
+                await self._parks.rest(key, self._memos.clock.monotonic() + seconds)
+        except asyncio.CancelledError:
+            self.keys.release(key)
+            raise
 
     async def _body(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> Any:
         """The function itself, inside the frame of a step."""
@@ -157,23 +185,28 @@ class Operations:
             FRAME.reset(token)
 
     async def _timed(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> Any:
-        """A `def` function cannot be interrupted: its result is thrown away; its caller's own thread waits for it."""
+        """A `def` function cannot be interrupted, so it gets a thread of its own: whoever called goes on in time, and
+        what it still returns is thrown away."""
         seconds = spec.timeout_seconds
         try:
             async with asyncio.timeout(seconds) as limit:
-                return await (spec.fn(*args, **kwargs) if spec.is_async else self._threaded(spec, args, kwargs))
+                return await (
+                    spec.fn(*args, **kwargs) if spec.is_async else self._threaded(spec, args, kwargs, alone=True)
+                )
         except TimeoutError as exc:
             if limit.expired():
                 raise StepTimeout(key=key, seconds=seconds) from exc
             raise
 
-    async def _threaded(self, spec: StepSpec, args: Arguments, kwargs: dict[str, object]) -> Any:
-        """A `def` function: in the thread that called, else in one of its own."""
+    async def _threaded(
+        self, spec: StepSpec, args: Arguments, kwargs: dict[str, object], *, alone: bool = False
+    ) -> Any:
+        """A `def` function: in the thread that called, unless it is to be alone in one; else in one of its own."""
 
         def call() -> Any:
             return spec.fn(*args, **kwargs)
 
-        in_caller = self._portal.run_in_caller(call)
+        in_caller = None if alone else self._portal.run_in_caller(call)
         result = await (asyncio.shield(in_caller) if in_caller is not None else self._in_thread(call))
         value = result.get()
         return await value if asyncio.iscoroutine(value) else value
@@ -192,7 +225,7 @@ class Operations:
         outcome = self._memos.answer(full) if self._memos else None
         if outcome is not None:
             return Saved(True, await self._answer(outcome, full, codec, "checkpoint"))
-        self.replaying = False
+        await self.begins(frame)
         text = encode(state, key=full)
         saved = Saved(False, codec.as_recorded(state, text, key=full))
         data = b'{"kind":"checkpoint","value":' + text + b"}"
@@ -208,10 +241,10 @@ class Operations:
         outcome = self._memos.answer(full) if self._memos else None
         if outcome is not None:
             return datetime.fromtimestamp(await self._answer(outcome, full, PLAIN, "step") / 1e6, UTC)
-        self.replaying = False
+        await self.begins(frame)
         micros = self._memos.clock.utc_us()
         data = _step_data(str(micros).encode(), "")
-        await self._record(self._reports.checkpointed(full, data), durability or self._default)
+        await self._record(self._reports.checkpointed(full, data), durability or self.default)
         return datetime.fromtimestamp(micros / 1e6, UTC)
 
     async def emit(self, name: str, data: object, key: str | None, durability: Durability | None) -> None:
@@ -225,11 +258,17 @@ class Operations:
                 if not isinstance(outcome, Emitted):
                     raise KeyMismatch(key=full, reason="it was recorded by a step or checkpoint")
                 return
-            self.replaying = False
+        await self.begins(frame)
         record = self._reports.make(Custom, key=full, name=name, data=Raw(encode(data, key=full)))
-        await self._record(record, durability or self._default)
+        await self._record(record, durability or self.default)
 
     # shared
+
+    async def begins(self, frame: Frame) -> None:
+        """Something that has no record yet begins; not by the code of an instance that is undone."""
+        self.replaying = False
+        if self._gate.undoing and not frame.is_undo:
+            await self._gate.hold()
 
     async def _answer(self, outcome: Outcome, key: str, codec: Codec, kind: str, spec: StepSpec | None = None) -> Any:
         self._replayed += 1
@@ -242,9 +281,9 @@ class Operations:
         raise KeyMismatch(key=key, reason="it was recorded by another kind of operation")
 
     async def _record(self, record: Checkpointed | StepFailure | Custom, durability: Durability) -> None:
-        await self._acknowledged(record, self._reports.send(record, durability))
+        await self.acknowledged(record, self._reports.send(record, durability))
 
-    async def _acknowledged(self, record: Checkpointed | StepFailure | Custom, sent: Sent) -> None:
+    async def acknowledged(self, record: Checkpointed | StepFailure | Custom | Compensating, sent: Sent) -> None:
         """Wait until the record is where it must be. If it cannot be, the claim no longer counts."""
         try:
             await sent

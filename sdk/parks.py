@@ -1,5 +1,7 @@
 """The waits of one attempt that have no outcome yet: who waits, for which key, and who is told when it comes.
 
+A step that waits for its next try is one of them: it has no outcome, and is over by the clock.
+
 Invariants: a wait has one outcome, the engine's; only a sleep, whose outcome is no choice, may also end by this
 process's monotonic clock. A key may have several waits (a child's result that two tasks ask for) or none (nobody asks
 yet): its outcome goes to all of them, and stays with the memos. While code is blocked here it counts as waiting for the
@@ -43,9 +45,16 @@ class Parks:
         self.since = 0.0  # when the oldest wait, or the last question about it, was
 
     async def outcome(self, key: str, *, due: float | None = None) -> Waited:
-        """Wait for the outcome of `key`; `due` is when a sleep ends, by `clock.monotonic`."""
+        """Wait for the outcome of `key`; `due` is when a sleep ends by `clock.monotonic`."""
+        return await self._wait(key, due, self._slept)
+
+    async def rest(self, key: str, due: float) -> None:
+        """Wait until the next try of step `key` is due by `clock.monotonic`."""
+        await self._wait(key, due, self._rested)
+
+    async def _wait(self, key: str, due: float | None, on_due: Callable[[str], None]) -> Waited:
         waiting: Waiting = self._loop.create_future()
-        timer = None if due is None else self._begin_sleep(key, due)
+        timer = None if due is None else self._set_timer(key, due, on_due)
         self._enter(key, waiting)
         try:
             outcome = await waiting
@@ -81,18 +90,23 @@ class Parks:
         now = self.clock.monotonic()
         return min((self._due[key] - now for key in keys if key in self._due), default=None)
 
-    def _begin_sleep(self, key: str, due: float) -> Timer:
+    def _set_timer(self, key: str, due: float, on_due: Callable[[str], None]) -> Timer:
         self._due[key] = due
-        return self.clock.call_later(due - self.clock.monotonic(), self._slept, key, context=self._outside)
+        return self.clock.call_later(due - self.clock.monotonic(), on_due, key, context=self._outside)
 
     def _slept(self, key: str) -> None:
         self._memos.settle(key, SLEPT)
         self._wake(key)
 
+    def _rested(self, key: str) -> None:
+        self._tell(key, SLEPT)
+
     def _wake(self, key: str) -> None:
         outcome = self._memos.answer(key)
-        if not isinstance(outcome, Waited):
-            return
+        if isinstance(outcome, Waited):
+            self._tell(key, outcome)
+
+    def _tell(self, key: str, outcome: Waited) -> None:
         for waiting in self._by_key.get(key, ()):
             if not waiting.done():
                 waiting.set_result(outcome)

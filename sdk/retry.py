@@ -1,11 +1,38 @@
-"""When a failed step is tried again: a policy is a value, and waiting is someone else's business."""
+"""When a failed step is tried again: a policy is a value, and waiting is someone else's business.
+
+Two budgets: `max_attempts` is for failures, `max_retry_after` for refusals that say when to come again (a 429 with its
+Retry-After). A server that is busy for a while must not use up the tries that are meant for errors.
+"""
 
 import dataclasses
+import math
 from datetime import timedelta
+from typing import Final, NamedTuple
+
+MAX_RETRY_AFTER: Final = timedelta(days=365)  # whoever asks for more has sent a date, or nonsense
 
 
 class Permanent(Exception):
     """Raise it (or a subclass) in a step whose failure no further try can cure."""
+
+
+class RetryAfter(Exception):
+    """Raise it in a step that was told when to come again: the next try waits for `retry_after` (or seconds).
+
+    Such tries do not count towards `max_attempts` of the step's `Retry`. Any other exception with an attribute
+    `retry_after` (a timedelta, or seconds as a number or text) does the same. Without `retry=` there is no next try.
+    """
+
+    def __init__(self, retry_after: timedelta | float | str, message: str = "") -> None:
+        self.retry_after = retry_after
+        super().__init__(message or f"asked to come again after {retry_after}")
+
+
+class Tries(NamedTuple):
+    """How often a step was tried; after `asked` of those tries the error itself said when to come again."""
+
+    made: int = 0
+    asked: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +40,11 @@ class Retry:
     """Try a step up to `max_attempts` times (None: without end), waiting longer each time.
 
     The wait after try n is `initial * factor**(n - 1)`, at most `max_delay`, then spread by ±`jitter` (a fraction).
-    Errors of the classes in `permanent`, and `Permanent`, are not tried again.
+    Errors of the classes in `permanent`, and `Permanent`, are not tried again. An error that has a `retry_after` (see
+    `RetryAfter`) sets the wait itself, up to `max_retry_after` times (None: without end); these tries do not count as
+    attempts, and `jitter` only lengthens their waits. Beyond that it counts as any other error.
+
+    A wait that is long is spent out of memory (see `linger` of `@workflow`), and survives whatever is killed meanwhile.
     """
 
     max_attempts: int | None = 3
@@ -22,12 +53,15 @@ class Retry:
     max_delay: timedelta = timedelta(minutes=1)
     jitter: float = 0.1
     permanent: tuple[type[Exception], ...] = ()
+    max_retry_after: int | None = 100
 
     def __post_init__(self) -> None:
         if self.max_attempts is not None and self.max_attempts < 1:
             raise ValueError(f"max_attempts is {self.max_attempts}; the first try counts, so use 1 or more, or None")
         if self.initial < timedelta(0) or self.max_delay < timedelta(0) or self.factor < 1 or not 0 <= self.jitter <= 1:
             raise ValueError("delays must not be negative, factor must be 1 or more, jitter between 0 and 1")
+        if self.max_retry_after is not None and self.max_retry_after < 0:
+            raise ValueError(f"max_retry_after is {self.max_retry_after}; use 0 or more, or None for no limit")
 
     def delay(self, attempt: int, *, random: float = 0.5) -> timedelta | None:
         """How long to wait after try `attempt` (from 1) failed; None: that was the last. `random`: of the jitter."""
@@ -40,8 +74,33 @@ class Retry:
             seconds = limit
         return timedelta(seconds=seconds * (1 + self.jitter * (2 * random - 1)))
 
+    def wait_after(self, error: BaseException, tries: Tries, *, random: float = 0.5) -> tuple[timedelta | None, Tries]:
+        """How long to wait after the last of `tries` failed with `error` (None: that was the last), and the tries as
+        they count from now on."""
+        if self.is_permanent(error):
+            return None, tries
+        asked = asked_for(error)
+        if asked is not None and (self.max_retry_after is None or tries.asked < self.max_retry_after):
+            return asked * (1 + self.jitter * random), tries._replace(asked=tries.asked + 1)
+        wait = self.delay(tries.made - tries.asked, random=random)
+        return (wait if wait is None or asked is None else max(wait, asked)), tries
+
     def is_permanent(self, error: BaseException) -> bool:
         return isinstance(error, (Permanent, *self.permanent))
 
 
-ONCE = Retry(max_attempts=1)
+def asked_for(error: BaseException) -> timedelta | None:
+    """The wait that `error` asks for by its attribute `retry_after`; None if it has none that makes sense."""
+    asked: object = getattr(error, "retry_after", None)
+    if isinstance(asked, timedelta):
+        return min(max(asked, timedelta(0)), MAX_RETRY_AFTER)
+    if asked is None or isinstance(asked, bool) or not isinstance(asked, (int, float, str)):
+        return None
+    try:
+        seconds = float(asked)
+    except (ValueError, OverflowError):  # a date, say
+        return None
+    return None if math.isnan(seconds) else timedelta(seconds=min(max(seconds, 0), MAX_RETRY_AFTER.total_seconds()))
+
+
+ONCE = Retry(max_attempts=1, max_retry_after=0)

@@ -33,14 +33,16 @@ class Host(Protocol):
 
 
 class Frame:
-    """Immutable. `prefix` ends in `/` unless it is empty. `step_key`: of the step whose function runs here, if any."""
+    """Immutable. `prefix` ends in `/` unless it is empty. `step_key`: of the step whose function runs here, if any.
+    `is_undo`: of compensations, not of the workflow's code."""
 
-    __slots__ = ("host", "prefix", "step_key")
+    __slots__ = ("host", "is_undo", "prefix", "step_key")
 
-    def __init__(self, host: Host, prefix: str = "", *, step_key: str | None = None) -> None:
+    def __init__(self, host: Host, prefix: str = "", *, step_key: str | None = None, is_undo: bool = False) -> None:
         self.host = host
         self.prefix = prefix
         self.step_key = step_key
+        self.is_undo = is_undo
 
     @property
     def in_step(self) -> bool:
@@ -50,11 +52,12 @@ class Frame:
         """The frame of `ctx.scope(part)`. Raises `InvalidKey`."""
         if not part:
             raise InvalidKey(key=repr(part))
-        return Frame(self.host, check_key(f"{self.prefix}{escape_key_part(part)}/"), step_key=self.step_key)
+        prefix = check_key(f"{self.prefix}{escape_key_part(part)}/")
+        return Frame(self.host, prefix, step_key=self.step_key, is_undo=self.is_undo)
 
     def body(self, key: str) -> "Frame":
         """The frame in which the function of step `key` runs: steps that it calls are plain calls."""
-        return Frame(self.host, self.prefix, step_key=key)
+        return Frame(self.host, self.prefix, step_key=key, is_undo=self.is_undo)
 
 
 FRAME: Final[ContextVar[Frame]] = ContextVar("runtara_frame")

@@ -83,8 +83,8 @@ class Residents:
         if self._on_end is not None:
             self._on_end()
 
-    async def unwind(self, main: asyncio.Task[None] | None) -> None:
-        """Cancel everything, `main` first, and wait until all of it has ended."""
+    async def unwind(self, main: asyncio.Task[None] | None, *, once: bool = False) -> None:
+        """Cancel everything, `main` first, and wait until all of it has ended; `once`: or has had its grace."""
         started = list(self.tasks)  # what clean-up starts from now on is left alone
         if main is not None and not main.done():
             main.cancel()
@@ -96,6 +96,8 @@ class Residents:
             if late:
                 logger.warning("instance_does_not_end instance=%s tasks_and_threads=%d", self._instance, len(late))
             _cancel(list(self.tasks), again=bool(late))
+            if late and once:
+                return
 
     def cancel(self) -> None:
         """Cancel everything, and wait for nothing."""

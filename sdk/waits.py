@@ -95,6 +95,7 @@ class Waits:
             due = self._memos.due(opened.due_us)
         self._check(found, opened, SleepStarted)
         if outcome is None:
+            await self.begins()
             record = None if opened is not None else self.parked(found, kind="sleep", **how_long)
             outcome = await self._wait(found, full, record, due)
         _as_wait(found, outcome)
@@ -107,6 +108,7 @@ class Waits:
         if isinstance(opened, WaitStarted) and opened.name != name:
             raise KeyMismatch(key=found, reason=f"it is a wait for the signal {opened.name!r}")
         if outcome is None:
+            await self.begins()
             record = None if opened is not None else self.parked(found, kind="signal", name=name, for_us=micros)
             outcome = await self._wait(found, full, record, None)
         return _as_wait(found, outcome), found
@@ -128,6 +130,10 @@ class Waits:
         if self._gate.shut:
             await self._gate.passing(in_step=FRAME.get().in_step)
 
+    async def begins(self) -> None:
+        """Nothing is recorded of what is to be done or waited for."""
+        await self._operations.begins(FRAME.get())
+
     def _check(self, key: str, opened: Open | None, kind: type[Open]) -> None:
         if opened is not None and not isinstance(opened, kind):
             raise KeyMismatch(key=key, reason="it is another kind of wait")
@@ -138,7 +144,6 @@ class Waits:
 
     async def _wait(self, found: str, full: str, record: Parked | None, due: float | None) -> Waited:
         """Say that it waits, unless that was said, and wait."""
-        self._operations.replaying = False
         try:
             if record is not None:
                 await self.say(record)
@@ -151,7 +156,6 @@ class Waits:
 
     async def say(self, record: Parked, *, child: str | None = None) -> None:
         """Until the journal has it. Whoever asks for the key in this attempt finds it begun."""
-        self._operations.replaying = False
         sent = self._reports.send(record, "journal")
         if child is not None:
             self._memos.child_requested(record, child)

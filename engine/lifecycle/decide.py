@@ -114,7 +114,7 @@ def _report(state: State | None, record: AnyReport | Unreadable, now: int, sourc
         case Checkpointed() | StepFailure() | Custom() | Compensating():
             return _recorded(state, record, now, source)
         case Completed() | Failed() | Cancelled():
-            return reports.ended(record)
+            return reports.ended(state, record)
         case Continued():
             return reports.continued(state, record, now)
         case Unreadable():

@@ -10,6 +10,7 @@ from runtara.protocol.events import (
     AnyEvent,
     CheckpointSaved,
     ChildRequested,
+    CompensationAdded,
     CustomEvent,
     SleepStarted,
     StepFailed,
@@ -39,12 +40,17 @@ def served(state: State, log: Iterable[tuple[int, AnyEvent]]) -> list[tuple[int,
     """Of the (version, event) in `log`, in order, those that answer keys now.
 
     In SQL: `version > floor`, a memo type, and no failure `f` of the same key with `e.version <= f.version < retried`.
+    Compensations have keys of their own kind: the failure of a step that is called like one does not concern it.
     """
     memos = [(version, event) for version, event in log if version > state.floor and event.key is not None]
     failed: dict[str | None, int] = {
         event.key: version for version, event in memos if version < state.retried and is_failure(event)
     }
-    return [(version, event) for version, event in memos if version > failed.get(event.key, 0)]
+    return [
+        (version, event)
+        for version, event in memos
+        if version > failed.get(event.key, 0) or isinstance(event, CompensationAdded)
+    ]
 
 
 def recorded_keys(state: State, log: Iterable[tuple[int, AnyEvent]]) -> list[int]:

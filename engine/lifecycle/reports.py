@@ -117,7 +117,7 @@ def compensating(state: State, record: Compensating, now: int) -> Decision:
     return Decision(events=(CompensationAdded(key=record.key, data=record.data),))
 
 
-def ended(record: Completed | Failed | Cancelled) -> Decision:
+def ended(state: State, record: Completed | Failed | Cancelled) -> Decision:
     """The first end in journal order is the end, also if a cancel is under way."""
     event: AnyEvent
     match record:
@@ -126,7 +126,9 @@ def ended(record: Completed | Failed | Cancelled) -> Decision:
         case Failed():
             event = InstanceFailed(error=clean(record.error))
         case Cancelled():
-            event = InstanceCancelled(reason=record.reason)
+            event = InstanceCancelled(
+                reason=record.reason or (state.cancel.reason if state.cancel is not None else None)
+            )
     return Decision(events=(event,))
 
 

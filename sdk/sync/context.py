@@ -59,6 +59,23 @@ class Context(Face[_Context]):
         """Write an event of your own into the instance's history; a resumed run does not repeat it."""
         self._call(lambda: self._inner.emit(name, data, key=key, durability=durability))
 
+    @overload
+    def compensate(self, fn: Callable[..., object], /, *args: Any, key: str | None, **kwargs: Any) -> None: ...
+
+    @overload
+    def compensate(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+
+    def compensate(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        """Register what undoes the step that comes next; call it *before* that step.
+
+        If the workflow fails or is cancelled, all that was registered is called in reverse, each as a step under
+        `~undo/<key>`: tried again as its `retry=` says, recorded once, not repeated after a crash. `key` is made of
+        `fn` and its arguments unless given. The step may not have happened, or not wholly: `fn` must bear that, so
+        give it what was known beforehand (an idempotency key, say). A compensation that fails does not keep the
+        others from running, and is named in the instance's error.
+        """
+        self._call(lambda: self._inner.compensate(fn, *args, **kwargs))
+
     def continue_as(self, **input: object) -> NoReturn:
         """End this run and begin the workflow anew with another input: same id, fresh keys. For endless loops."""
         self._call(lambda: self._inner.continue_as(**input))

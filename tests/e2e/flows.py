@@ -8,6 +8,7 @@ from typing import Literal
 
 from runtara.protocol.errors import ChildCancelled, ChildFailed, SignalTimeout
 from runtara.sdk.context import Context
+from runtara.sdk.retry import Retry, RetryAfter
 from runtara.sdk.step import step
 from runtara.sdk.workflow import workflow
 
@@ -172,3 +173,43 @@ async def unlucky_parent(ctx: Context, child: str) -> str:
 @workflow
 async def collect_from_failing(ctx: Context) -> None:
     await ctx.call(fail, why="always")
+
+
+LATER = Retry(max_attempts=3, initial=timedelta(seconds=1), factor=1, jitter=0)
+
+
+@step(key="call", retry=LATER)
+async def refuse(folder: str, times: int, *, asking: bool = False) -> int:
+    """Refuses so often; `asking` to come again."""
+    tries = await note(folder, 1) and len((Path(folder) / "trace").read_text().split())
+    if tries <= times:
+        raise RetryAfter(0.5, "busy") if asking else ConnectionError("busy")
+    return tries
+
+
+@workflow(linger=timedelta(0))
+async def retries(ctx: Context, folder: str, times: int, asking: bool = False) -> int:
+    """A step that is tried again after a while, with a good one before it."""
+    await ctx.step("good", good, folder)
+    return await refuse(folder, times, asking=asking)
+
+
+def good(folder: str) -> None:
+    with (Path(folder) / "good").open("a") as file:
+        file.write("ran\n")
+
+
+@step(key="call", retry=LATER)
+async def fail_and_crash(folder: str) -> str:
+    if (Path(folder) / "repaired").exists():
+        return "repaired"
+    if (Path(folder) / "tried").exists():
+        os._exit(3)
+    (Path(folder) / "tried").touch()
+    raise ConnectionError("try again")
+
+
+@workflow(linger=timedelta(0), restarts=2)
+async def crashes_when_it_tries_again(ctx: Context, folder: str) -> str:
+    await ctx.step("good", good, folder)
+    return await fail_and_crash(folder)

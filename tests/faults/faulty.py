@@ -63,6 +63,37 @@ async def patient(ctx: Context, folder: str) -> str:
     return await fail_once(folder)
 
 
+@step(key="{n}")
+async def undo(folder: str, number: int, n: int) -> None:
+    await asyncio.sleep(0.02)
+    leave(folder, "undone", f"{number} {n}")
+
+
+@workflow
+async def saga(ctx: Context, folder: str, number: int, count: int, fails: bool) -> None:
+    """Each step with its undo before it; then it fails, or waits to be cancelled."""
+    for n in range(count):
+        await ctx.compensate(undo, folder, number, n)
+        await work(folder, number, n)
+    if fails:
+        raise ValueError("at the very end")
+    await ctx.wait_signal("never")
+
+
+@step(key="call", retry=Retry(max_attempts=5, initial=timedelta(milliseconds=300), factor=1, jitter=0.5))
+async def always_fails(folder: str, number: int) -> None:
+    leave(folder, "trace", number)
+    raise ConnectionError("never")
+
+
+async def fail_slowly(ctx: Context, folder: str, number: int) -> None:
+    await always_fails(folder, number)
+
+
+fails_in_memory = workflow(name="fails_in_memory")(fail_slowly)
+fails_out_of_memory = workflow(name="fails_out_of_memory", linger=timedelta(0))(fail_slowly)
+
+
 @workflow
 async def unlucky(ctx: Context) -> None:
     raise LookupError("nothing there")

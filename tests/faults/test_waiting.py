@@ -67,6 +67,35 @@ async def test_sleepers_wake_and_complete_whatever_is_killed(
         await slept_well(peer)
 
 
+@pytest.mark.parametrize("victim", ["worker", "engine", "nats"])
+async def test_tries_are_counted_whatever_is_killed_between_them(
+    victim: str, chance: random.Random, own_servers: EmbeddedServers, site: Settings, stack: AsyncExitStack,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    engine = await stack.enter_async_context(Part(site, ["engine"]))
+    pool = await stack.enter_async_context(Pool(site, [FLOWS], processes=2))
+    client = await stack.enter_async_context(Client(site))
+    flows = (faulty.fails_in_memory, faulty.fails_out_of_memory)
+    handles = [
+        await client.start(flow, folder=str(tmp_path), number=number, id=f"{flow.name}-{number}")
+        for flow in flows
+        for number in range(SLEEPERS)
+    ]
+    moment = chance.randrange(SLEEPERS, len(handles) * 4)
+    await eventually(lambda: len(faulty.trace(str(tmp_path))) >= moment, within=60)
+    kill(victim, own_servers, engine, pool)
+    ends = await asyncio.gather(*(handle.result(timeout=80) for handle in handles), return_exceptions=True)
+    assert all("failed after 5 attempt" in str(end) for end in ends), ends
+    # a try that was not recorded does not count; nor does that of a first attempt whose delivery NATS forgot
+    under_way = 0 if victim == "engine" else len(handles)
+    assert 0 <= len(faulty.trace(str(tmp_path))) - 5 * len(handles) <= under_way
+    async with connect_peer(site) as peer:
+        for handle in handles:
+            failures = [e for e in await peer.events(handle.id) if e["type"] == "StepFailed"]
+            assert [msgspec.json.decode(failure["data"])["n"] for failure in failures] == [1, 2, 3, 4, 5]
+        await peer.is_sound()
+
+
 @pytest.mark.parametrize("victim", ["worker", "engine"])
 async def test_parents_are_joined_by_their_children_whatever_is_killed(
     victim: str, chance: random.Random, own_servers: EmbeddedServers, site: Settings, stack: AsyncExitStack,

@@ -125,6 +125,18 @@ def test_with_something_to_undo_it_is_queued_to_do_so(leave: str) -> None:
     assert life.status is Status.CANCELLED
 
 
+def test_the_reason_of_a_cancel_is_kept_until_it_is_undone() -> None:
+    life = Life().running()
+    life.compensate("refund")
+    life.cancel("enough")
+    life.suspend(reason="released")
+    life.claim("n2")
+    life.report(Cancelled)  # by another attempt, which was not told why
+    cancelled = life.log[-1][1]
+    assert isinstance(cancelled, InstanceCancelled)
+    assert cancelled.reason == "enough"
+
+
 def test_a_sleeper_with_something_to_undo_is_woken_by_the_cancel() -> None:
     life = Life().running()
     life.compensate("refund")

@@ -56,3 +56,12 @@ def test_what_was_made_good_after_a_retry_stays() -> None:
     life.report(Failed, error=ERROR)
     life.retry()
     assert [type(event).__name__ for _, event in served(life.state, life.log)] == ["CheckpointSaved"]
+
+
+def test_a_retry_does_not_forget_a_compensation_that_is_called_like_a_step_that_failed() -> None:
+    life = Life().running()
+    life.compensate("book")
+    life.fail_step("book")
+    life.report(Failed, error=ERROR)
+    life.retry()
+    assert [type(event).__name__ for _, event in served(life.state, life.log)] == ["CompensationAdded"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runtara.protocol.records import Suspended
-from runtara.sdk import Context, sync, workflow
+from runtara.protocol.records import Failed, StepFailure, Suspended
+from runtara.sdk import Context, Retry, step, sync, workflow
 from runtara.sdk.idle import LOOK_AFTER_SECONDS
 from tests.support.outlet import MemoryOutlet, execution
 
@@ -199,6 +199,33 @@ async def test_a_sleep_that_ends_soon_is_slept_in_memory() -> None:
         return 1
 
     assert (await Life(code).end()).result == 1
+
+
+@step(key="s", retry=Retry(max_attempts=3, initial=DAY, max_delay=DAY, jitter=0))
+async def fails() -> None:
+    raise OSError("disk")
+
+
+async def test_a_step_whose_next_try_is_far_away_leaves_memory_and_waits_on_when_it_is_back() -> None:
+    @workflow(linger=AT_ONCE)
+    async def code(ctx: Context) -> None:
+        await asyncio.gather(fails(), wait_for(ctx, "a"))
+
+    outlet = await Life(code).end()
+    assert sorted(outlet.last.keys) == ["fails/s", "signal~a"]
+    assert [(record.n, record.for_us) for record in outlet.all(StepFailure)] == [(1, DAY // timedelta(microseconds=1))]
+    again = await Life(code, memos=list(outlet.memos())).end()
+    assert [type(record) for record in again.records] == [Suspended], "its next try is not due"
+    assert sorted(again.last.keys) == ["fails/s", "signal~a"]
+
+
+async def test_a_step_whose_next_try_is_near_waits_for_it_in_memory() -> None:
+    @workflow(linger=timedelta(seconds=0.05))
+    async def code(ctx: Context) -> None:
+        await step(retry=Retry(max_attempts=2, initial=timedelta(seconds=0.1), jitter=0))(fails)()
+
+    outlet = await Life(code).end()
+    assert [type(record) for record in outlet.records] == [StepFailure, StepFailure, Failed]
 
 
 async def test_the_end_of_its_time_wakes_a_suspended_workflow() -> None:

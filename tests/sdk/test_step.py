@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import inspect
+import threading
 import time
 from datetime import timedelta
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from runtara.protocol.errors import NoContext, StepFailed, WrongColour
-from runtara.protocol.records import Checkpointed, Failed
-from runtara.sdk import Context, Retry, current, step, sync, workflow
+from runtara.protocol.records import Checkpointed, Failed, StepFailure
+from runtara.sdk import Context, Retry, RetryAfter, current, step, sync, workflow
 from runtara.sdk.step import spec_of
 from tests.support.outlet import MemoryOutlet, execution, run, run_until_killed
 
@@ -306,6 +307,104 @@ async def test_a_step_that_takes_too_long_fails_with_the_time_it_had() -> None:
     assert "within 0.005 s" in again.last.error.message
 
 
+def hold(seconds: float, gate: threading.Event) -> str:
+    """A plain function that nobody can interrupt."""
+    gate.wait(seconds)
+    return "late"
+
+
+async def test_a_plain_function_that_takes_too_long_is_left_behind_in_both_colours() -> None:
+    gate, went_on = threading.Event(), []
+    limited = step(timeout=timedelta(milliseconds=20))(hold)
+
+    @workflow
+    async def mixed(ctx: Context) -> None:
+        try:
+            await ctx.step("s", limited, 10, gate)
+        finally:
+            went_on.append(gate.is_set())
+            gate.set()
+
+    @workflow
+    def blocking(ctx: sync.Context) -> None:
+        try:
+            ctx.step("s", limited, 10, gate)
+        finally:
+            went_on.append(gate.is_set())
+            gate.set()
+
+    for code in (mixed, blocking):
+        gate.clear()
+        outlet = await run(code)
+        assert [record.error.code for record in outlet.all(Failed)] == ["StepTimeout"]
+        assert outlet.keys == []
+    assert went_on == [False, False]
+
+
+async def test_a_plain_function_that_took_too_long_is_tried_again_in_a_thread_of_its_own() -> None:
+    gate, calls = threading.Event(), []
+
+    @step(key="s", timeout=timedelta(milliseconds=200), retry=Retry(initial=timedelta(milliseconds=1)))
+    def slow_at_first() -> int:
+        calls.append(threading.get_ident())
+        if len(calls) == 1:
+            gate.wait(10)
+        gate.set()
+        return len(calls)
+
+    @workflow
+    def blocking(ctx: sync.Context) -> int:
+        return slow_at_first()
+
+    outlet = await run(blocking)
+    assert (outlet.result, len(set(calls))) == (2, 2)
+    assert [record.error.code for record in outlet.all(StepFailure)] == ["StepTimeout"]
+
+
+async def test_a_wait_that_an_error_asks_for_costs_no_try_and_is_remembered_over_a_crash() -> None:
+    calls: list[int] = []
+
+    @step(key="s", retry=Retry(max_attempts=2, initial=timedelta(milliseconds=1)))
+    async def busy() -> int:
+        calls.append(1)
+        if len(calls) < 6:
+            raise RetryAfter(timedelta(milliseconds=1), "429")
+        raise OSError("disk")
+
+    @workflow
+    async def code(ctx: Context) -> str:
+        with pytest.raises(StepFailed) as caught:
+            await busy()
+        assert "tries_asked_for" not in caught.value.attributes["details"]  # type: ignore[operator]
+        return str(caught.value)
+
+    crashed = await run_until_killed(code, 3)
+    assert len(calls) == 4, "the last of these died with its process before it was recorded"
+    resumed = await run(code, memos=list(crashed.memos()))
+    assert len(calls) == 7
+    assert [record.n for record in resumed.all(StepFailure)] == [4, 5, 6]
+    assert resumed.result.endswith("failed after 6 attempt(s): OSError: disk")
+
+
+async def test_a_step_given_up_between_two_tries_goes_on_with_its_count_when_it_is_called_again() -> None:
+    tried: list[int] = []
+
+    @step(key="s", retry=Retry(max_attempts=2, initial=timedelta(milliseconds=50), jitter=0))
+    async def failing() -> None:
+        tried.append(1)
+        raise OSError("disk")
+
+    @workflow
+    async def code(ctx: Context) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(failing(), 0.01)
+        await failing()
+
+    outlet = await run(code)
+    assert len(tried) == 2
+    assert [record.n for record in outlet.all(StepFailure)] == [1, 2]
+
+
 async def test_an_exit_in_a_step_fails_the_step_and_not_the_worker() -> None:
     @step
     async def leaving() -> None:
@@ -359,8 +458,6 @@ async def test_a_step_given_up_before_it_had_a_result_can_be_called_again() -> N
 
 
 async def test_def_code_stays_in_its_own_thread_and_async_workflows_are_not_held_up() -> None:
-    import threading
-
     @step
     def where(n: int) -> str:
         return threading.current_thread().name

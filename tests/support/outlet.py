@@ -138,12 +138,13 @@ def claimed(
     *,
     attempt: int = 2,
     cancel: bool = False,
+    cancelling: bool = False,
     pause: bool = False,
     floor: int = 0,
 ) -> Claimed:
     return Claimed(
         instance="i-1", attempt=attempt, nonce="n", version=len(memos), now_us=journal_us(), workflow=workflow.name,
-        input=input, memos=memos, cancel=cancel, pause=pause, floor=floor,
+        input=input, memos=memos, cancel=cancel, cancelling=cancelling, pause=pause, floor=floor,
     )  # fmt: skip
 
 
@@ -156,31 +157,35 @@ def execution(
     attempt: int = 2,
     options: Options | None = None,
     confirmed: bool = True,
+    cancelling: bool = False,
     floor: int = 0,
 ) -> Execution:
     """An execution that resumes with `memos`; `confirmed=False`: an optimistic first attempt."""
     text = Raw(b"{}") if not input else workflow.check_input(dict(input))
+    claim = claimed(workflow, text, memos or [], attempt=attempt, cancelling=cancelling, floor=floor)
     return Execution(
         workflow, tenant="acme", instance="i-1", attempt=attempt, nonce="n", input=text, options=options or Options(),
-        labels={"team": "a"}, outlet=outlet,
-        claim=claimed(workflow, text, memos or [], attempt=attempt, floor=floor) if confirmed else None,
+        labels={"team": "a"}, outlet=outlet, claim=claim if confirmed else None,
     )  # fmt: skip
 
 
-async def run(workflow: Workflow[..., Any], *, memos: list[Memo] | None = None, **input: object) -> MemoryOutlet:
+async def run(
+    workflow: Workflow[..., Any], *, memos: list[Memo] | None = None, cancelling: bool = False, **input: object
+) -> MemoryOutlet:
     """Run an attempt to its end."""
     outlet = MemoryOutlet()
-    await asyncio.wait_for(execution(workflow, outlet, input, memos=memos).run(), 10)
+    await asyncio.wait_for(execution(workflow, outlet, input, memos=memos, cancelling=cancelling).run(), 10)
     outlet.check_numbers()
     return outlet
 
 
 async def run_until_killed(
-    workflow: Workflow[..., Any], records: int, *, memos: list[Memo] | None = None, **input: object
-) -> MemoryOutlet:
+    workflow: Workflow[..., Any], records: int, *, memos: list[Memo] | None = None, cancelling: bool = False,
+    **input: object,
+) -> MemoryOutlet:  # fmt: skip
     """Run an attempt whose process dies once `records` records are out (or that ends before)."""
     outlet = MemoryOutlet(limit=records)
-    task = asyncio.ensure_future(execution(workflow, outlet, input, memos=memos).run())
+    task = asyncio.ensure_future(execution(workflow, outlet, input, memos=memos, cancelling=cancelling).run())
     dead = asyncio.ensure_future(outlet.dead.wait())
     await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
     for waiting in (task, dead):
