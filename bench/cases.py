@@ -15,6 +15,7 @@ from runtara.projections.audit import verify
 from runtara.projections.refold import replay
 from runtara.projections.verdict import Verdict
 from runtara.protocol.messages import Status
+from runtara.runner.supervisor import HEALTHY_SECONDS
 from runtara.sdk.client import Client
 
 from .logs import long_log
@@ -25,6 +26,8 @@ Case = Callable[["OurBench"], Awaitable[list[Line]]]
 
 class Bench(ABC):
     """What the cases share. `quick` makes them short: good enough to see that they work."""
+
+    seconds_between_deaths = 0.0  # until a process that dies is started again as if it were the first time
 
     def __init__(self, *, quick: bool, runs: int) -> None:
         self.quick = quick
@@ -40,6 +43,8 @@ class Bench(ABC):
 
 class OurBench(Bench):
     """On a platform of ours."""
+
+    seconds_between_deaths = HEALTHY_SECONDS
 
     def __init__(self, platform: LocalPlatform, client: Client, *, quick: bool, runs: int) -> None:
         super().__init__(quick=quick, runs=runs)
@@ -131,8 +136,10 @@ async def checkpoints(bench: Bench) -> list[Line]:
 
 async def kill_and_resume(bench: Bench) -> list[Line]:
     steps = bench.scaled(1_000)
-    gaps = []
+    gaps: list[float] = []
     for _ in range(bench.runs):
+        if gaps:
+            await asyncio.sleep(bench.seconds_between_deaths)  # a worker that dies soon is restarted with a delay
         with tempfile.TemporaryDirectory() as folder:
             await bench.run("dies", steps=steps, after=steps // 2, folder=folder)
             died = float((Path(folder) / "died").read_text())
