@@ -95,13 +95,9 @@ class Fold:
         self._sequence = 0
         self._journal_owner = position.journal_owner
         self._repeated = set(context.repeated)
+        self.commands: set[CommandId] = set()  # that the log has only once this is committed
         self._sources: dict[str, Source] = {}
         self._reporters: set[tuple[str, str]] = set()
-
-    @property
-    def commands(self) -> set[CommandId]:
-        """Those that the log has once this is committed, as far as the fold had to know."""
-        return self._repeated
 
     def learn_repeated(self, commands: Iterable[CommandId]) -> None:
         """The log has these already."""
@@ -258,6 +254,7 @@ class Fold:
             self.starters[id] = record.done
         if decision.events:
             self._repeated.add((*id, record.id))
+            self.commands.add((*id, record.id))
             self._append(id, record, decision.events)
         self.counts[decision.note] += 1
         return decision.error

@@ -3,8 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from runtara.engine.fold import Fold
+from runtara.engine.fold_values import Context, Position
 from runtara.protocol.errors import WireError
 from runtara.protocol.records import Failed, Pause, Resume, Retry, Signal, Start
+from runtara.protocol.subjects import Subjects
 from tests.support.peer import Peer
 from tests.support.polling import eventually
 
@@ -104,3 +107,12 @@ async def test_a_commit_that_stands_still_holds_up_what_is_read_and_loses_nothin
     assert (await platform.types("i-1")).count("CheckpointSaved") == 3_001
     await held.complete()
     await platform.is_sound()
+
+
+def test_a_batch_hands_on_only_the_commands_that_it_holds_itself() -> None:
+    """What was handed to it is committed by then; else each batch of a tenure would carry all that came before."""
+    context = Context(
+        partition=0, partitions=1, subjects=Subjects("d"), repeated=frozenset({("t", "i-1", "s-1")}), workflows={}
+    )
+    fold = Fold(Position(head=0, head_hash=b"", clock=0, journal_owner=None), {}, context)
+    assert fold.commands == set()
