@@ -31,7 +31,7 @@ log = logger("bus")
 Handler = Callable[[Msg], Awaitable[None] | None]
 BAD_LOGIN: Final = re.compile(r"authorization violation|authentication (expired|revoked)", re.IGNORECASE)
 _ITS_OWN: Final = re.compile(r"permissions violation|stale connection", re.IGNORECASE)  # what nats-py treats well
-HIGH_WATER_BYTES: Final = 1024 * 1024  # in the socket's buffer: above, publishers wait as nats-py has them wait
+HIGH_WATER_BYTES: Final = 1024 * 1024  # waiting to be written, and in the socket's buffer: above, publishers wait
 
 
 class OurClient(Client):
@@ -69,11 +69,25 @@ class OurClient(Client):
             asyncio.get_running_loop().call_soon(self._write)
 
     def _write(self) -> None:
-        """All that is pending, in one write. Errors show where the connection is read."""
+        """All that is pending, in one write. Errors show where the connection is read.
+
+        Not if the server takes it slowly: then it stays pending, nats-py's flusher waits for the socket, and publishers
+        wait for the flusher once there is too much.
+        """
         self._is_write_due = False
-        if self._pending and self.is_connected and self._transport is not None:
-            pending, self._pending, self._pending_data_size = self._pending, [], 0
-            self._transport.writelines(pending)
+        if not self._pending or not self.is_connected or self._transport is None:
+            return
+        if self._buffered_bytes() > HIGH_WATER_BYTES:
+            if self._flush_queue is not None and self._flush_queue.empty():
+                self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+            return
+        pending, self._pending, self._pending_data_size = self._pending, [], 0
+        self._transport.writelines(pending)
+
+    def _buffered_bytes(self) -> int:
+        """What the socket has not taken yet. (A web socket's is not known; nats-py bounds it itself.)"""
+        writer = getattr(self._transport, "_io_writer", None)
+        return writer.transport.get_write_buffer_size() if writer is not None else 0
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         handler = self._direct.get(sid)

@@ -2,12 +2,17 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
 
+from runtara.compose.embedded import EmbeddedServers
 from runtara.infra.bus import Bus
+from runtara.infra.nats_client import HIGH_WATER_BYTES
 from runtara.infra.settings import Settings
 from tests.support.platform import connect
 from tests.support.polling import eventually
@@ -97,3 +102,39 @@ async def test_a_flood_does_not_pile_up_in_memory(bus: Bus) -> None:
         await bus.publish("short.way", block)
         assert bus.nats._pending_data_size <= 1_300_000
     await eventually(lambda: received == 100 * len(block))
+
+
+async def test_a_server_that_stands_still_makes_publishers_wait_and_loses_nothing(tmp_path: Path) -> None:
+    tmp_path.chmod(0o711)
+    block, received = b"x" * 100_000, 0
+
+    def count(msg: Msg) -> None:
+        nonlocal received
+        received += 1
+
+    async with EmbeddedServers(tmp_path / "data", supervise=False) as servers:
+        options: Any = {"user": servers.nats_user, "password": servers.nats_password, "inbox": "_INBOX.default.test"}
+        async with (
+            await Bus.connect(servers.nats_url, name="near", **options) as near,
+            await Bus.connect(servers.nats_url, name="far", **options) as far,
+        ):
+            await near.subscribe("short.way", count)
+            await near.flush()
+            servers.nats.kill(signal.SIGSTOP)
+            publishing = asyncio.create_task(publish_blocks(far, block, 200))
+            try:
+                await eventually(lambda: far.nats._buffered_bytes() > HIGH_WATER_BYTES)
+                for _ in range(200):  # long enough for all of it to pile up, if nothing held it back
+                    await asyncio.sleep(0)
+                assert not publishing.done()
+                assert far.nats._buffered_bytes() + far.nats._pending_data_size < 4 * HIGH_WATER_BYTES
+            finally:
+                servers.nats.kill(signal.SIGCONT)
+            await publishing
+            await eventually(lambda: received == 200)
+
+
+async def publish_blocks(bus: Bus, block: bytes, count: int) -> None:
+    for _ in range(count):
+        await bus.publish("short.way", block)
+        await asyncio.sleep(0)
