@@ -83,7 +83,7 @@ def rebuild(as_json: AsJson = False) -> None:
         if as_json:
             output.print_json(done)
         else:
-            what = f"{done.events:,} events of {done.instances:,} instances: "
+            what = f"{output.counted(done.events, 'event')} of {output.counted(done.instances, 'instance')}: "
             what += f"{done.differed:,} differed" if done.differed else "nothing differed"
             output.console().print("[green]ok[/green]  " if done.is_clean else "[red]bad[/red]  ", what, sep="")
             print_findings(done.findings)
@@ -129,7 +129,8 @@ def print_verdict(verdict: "Verdict", what: str, *, as_json: bool) -> None:
     else:
         console = output.console()
         if verdict.is_clean:
-            console.print(f"[green]ok[/green]  {verdict.events:,} events of {verdict.instances:,} instances: {what}")
+            checked = f"{output.counted(verdict.events, 'event')} of {output.counted(verdict.instances, 'instance')}"
+            console.print(f"[green]ok[/green]  {checked}: {what}")
         if verdict.retired:
             console.print(f"{verdict.retired:,} events before them are in archives; their hashes hold")
         print_findings(verdict.findings)

@@ -180,3 +180,8 @@ def hosting(view: WorkflowView) -> str:
 def _short(data: bytes) -> str:
     text = data.decode()
     return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 event`, `1,200 events`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
