@@ -17,11 +17,34 @@ from .subjects import Channel
 NO_DATA: Final = Raw(b"null")
 
 
+class Image(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The container image that a workflow was registered with, and its limits, as each of its instances keeps them.
+
+    `reference` is what the container engine is asked for, by digest wherever that is known. `memory_bytes`, `cpus` (of
+    one core), `pids` and `timeout_us` (wall-clock) are limits, None where there is none. `network`: `bus` reaches NATS
+    and nothing else. `secrets` are names, whose values the runner hands over as files. `isolation`: a container for
+    each instance, or one that hosts many of the same tenant and workflow.
+    """
+
+    name: str
+    version: int
+    reference: str
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    timeout_us: int | None = None
+    network: Literal["bus", "bridge", "host"] = "bus"
+    env: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    isolation: Literal["instance", "pool"] = "instance"
+
+
 class Options(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What an instance was started with besides its input; kept in the log, so that a wake forgets nothing.
 
     `runner` is the kind that executes it, `restarts` the budget of attempts in a row that are lost without a new
-    key, `timeout_us` and `linger_us` durations, `durability` the default of its operations.
+    key, `timeout_us` and `linger_us` durations, `durability` the default of its operations, `image` what a container
+    is made of.
     """
 
     runner: str = "pool"
@@ -29,6 +52,7 @@ class Options(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults
     timeout_us: int | None = None
     linger_us: int | None = None
     durability: Literal["journal", "log"] | None = None
+    image: Image | None = None
 
 
 class Parent(msgspec.Struct, gc=False, frozen=True, kw_only=True, forbid_unknown_fields=True):
