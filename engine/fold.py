@@ -58,7 +58,7 @@ from .fold_values import (
     ResolvedDue,
     TimerChanges,
 )
-from .lifecycle import Claim, State, check_envelope, decide, outbox_commands
+from .lifecycle import Claim, State, check_envelope, decide, outbox_commands, start_unknown
 from .reader import Frame
 from .workflows import Registrations
 
@@ -228,10 +228,7 @@ class Fold:
         assert isinstance(record, Command)
         error: RuntaraError | None = None
         if (tenant, record.instance, record.id) not in self._repeated:
-            if isinstance(record, Start):
-                record, error = self._with_registration(tenant, record)
-            if error is None:
-                error = self._decide_command(frame, source, tenant, record)
+            error = self._decide_command(frame, source, tenant, record)
             if error is not None and isinstance(record, Start) and record.parent is not None:
                 self._refuse_child(tenant, record, error)
         row = self.rows.get((tenant, record.instance))
@@ -249,7 +246,13 @@ class Fold:
         if id in self.retired and isinstance(record, Start):
             return InstanceArchived(instance=record.instance, archive=self.retired[id])
         row = self.rows.get(id)
-        decision = decide(row.state if row is not None else None, record, self._clock, source=source)  # type: ignore[arg-type]
+        state, unknown = row.state if row is not None else None, None
+        if isinstance(record, Start):
+            record, unknown = self._with_registration(tenant, record)
+        if isinstance(record, Start) and unknown is not None:
+            decision = start_unknown(state, record, unknown)
+        else:
+            decision = decide(state, record, self._clock, source=source)  # type: ignore[arg-type]
         if isinstance(record, Start) and record.done is not None and may_answer(tenant, record.done):
             self.starters[id] = record.done
         if decision.events:

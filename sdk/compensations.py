@@ -18,12 +18,12 @@ import orjson
 from msgspec import Raw
 
 from runtara.protocol.errors import BadInput, StepFailed, WireError
-from runtara.protocol.ids import check_key
+from runtara.protocol.ids import UNDO_PREFIX, check_key
 from runtara.protocol.records import Compensating
 
 from .failures import describe
 from .gate import Gate
-from .keys import UNDO_PREFIX, Keys
+from .keys import Keys
 from .memos import Failure, Memos
 from .operations import Operations
 from .reports import Reports

@@ -23,8 +23,6 @@ from .values import canonical, to_plain
 
 SHORT_DIGITS: Final = 8
 TIMEOUT_KEY: Final = "~timeout"  # when the workflow started, if it may only take so long
-FAILED_KEY: Final = "~failed"  # why the workflow failed, recorded before it is undone
-UNDO_PREFIX: Final = "~undo/"  # of the keys under which compensations record that they ran
 _REPEAT: Final = re.compile(r"#\d+$")
 
 

@@ -19,12 +19,12 @@ import msgspec
 from msgspec.structs import replace
 
 from runtara.protocol.errors import CompensationFailed, WireError
+from runtara.protocol.ids import FAILED_KEY
 from runtara.protocol.records import Cancelled, Failed, Suspended
 
 from .compensations import Compensations, NotUndone
 from .failures import describe
 from .gate import Gate
-from .keys import FAILED_KEY
 from .memos import Memos, Recorded
 from .operations import Operations
 from .reports import Reports

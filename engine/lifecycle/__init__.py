@@ -14,6 +14,7 @@ from .keyset import UNKNOWN, KeySet, key_hash
 from .memos import is_failure, recorded_keys, served, takes_key
 from .outbox import outbox_commands
 from .reports import position
+from .starting import start_unknown
 from .state import Claim, State, Timer, Wait, needs_keys, with_keys
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "position",
     "recorded_keys",
     "served",
+    "start_unknown",
     "takes_key",
     "with_keys",
 ]

@@ -1,16 +1,28 @@
 """How an attempt ends without a result, and what comes next: the next attempt, a pause, a cancellation or failure.
 
 The order is the rule: a cancel beats a pause, a pause beats the next attempt, and the budget of losses without progress
-decides whether there is one.
+decides whether there is one. Whoever has used it up is undone before it fails, if there is anything to undo.
 """
 
+import msgspec
+from msgspec import Raw
+
 from runtara.protocol.errors import RuntaraError, WireError
-from runtara.protocol.events import AttemptLost, InstanceCancelled, InstanceFailed, InstancePaused, InstanceQueued
+from runtara.protocol.events import (
+    AttemptLost,
+    CheckpointSaved,
+    InstanceCancelled,
+    InstanceFailed,
+    InstancePaused,
+    InstanceQueued,
+)
+from runtara.protocol.ids import FAILED_KEY
 from runtara.protocol.limits import MAX_REASON_LENGTH, MAX_RESTART_DELAY_SECONDS
 from runtara.protocol.records import AnyRecord
 
 from .clock import SECOND, deadline
 from .decision import Decision, Draft
+from .keyset import key_hash
 from .state import Mode, State
 
 
@@ -52,7 +64,7 @@ def lose(draft: Draft, reason: str, detail: str = "", *, counts: bool = True, at
     elif state.pause:
         draft.emit(InstancePaused())
     elif counts and state.losses >= state.options.restarts:
-        draft.emit(InstanceFailed(error=_exhausted(state, reason, detail)))
+        _give_up(draft, _exhausted(state, reason, detail))
     else:
         immediate = at_once or not counts or state.external
         requeue(draft, reason, delay_us=0 if immediate else restart_delay(state.losses))
@@ -63,6 +75,20 @@ def end_attempt(state: State, record: AnyRecord, now: int, error: RuntaraError) 
     draft = Draft(state, record.instance, now)
     lose(draft, "refused", str(error))
     return draft.decision(note="refused", error=error)
+
+
+def _give_up(draft: Draft, error: WireError) -> None:
+    """What an attempt records itself when its code fails with something to undo: the next one only undoes.
+
+    With a budget of its own; when that is used up as well, the instance fails as it is.
+    """
+    state = draft.state
+    if not state.compensations or state.mode == "cancelling" or key_hash(FAILED_KEY) in state.keys:
+        draft.emit(InstanceFailed(error=error))
+        return
+    decision = b'{"kind":"decision","value":' + msgspec.json.encode(error) + b"}"
+    draft.emit(CheckpointSaved(key=FAILED_KEY, data=Raw(decision)))
+    requeue(draft, "undo")
 
 
 def _exhausted(state: State, reason: str, detail: str) -> WireError:

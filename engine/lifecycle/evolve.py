@@ -43,11 +43,12 @@ from runtara.protocol.events import (
     WaitResolved,
     WaitStarted,
 )
+from runtara.protocol.ids import UNDO_PREFIX
 
 from . import evolve_claims as claims
 from . import evolve_waits as waits
 from .keyset import NONE, key_hash
-from .state import UNDO_PREFIX, CancelOrder, State
+from .state import CancelOrder, State
 
 
 def evolve(state: State | None, event: AnyEvent) -> State:

@@ -19,10 +19,11 @@ from runtara.protocol.events import (
     WaitResolved,
     WaitStarted,
 )
+from runtara.protocol.ids import UNDO_PREFIX
 from runtara.protocol.messages import Status
 
 from .keyset import UNKNOWN, key_hash
-from .state import UNDO_PREFIX, Child, PendingSignal, Resolution, State, Timer, Wait
+from .state import Child, PendingSignal, Resolution, State, Timer, Wait
 
 MAX_UNSEEN = 64  # the newest outcomes told again with each heartbeat; parked code also asks by itself
 

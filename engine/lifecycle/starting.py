@@ -6,7 +6,7 @@ Invariants: an id names one workflow with one input for one parent; the same aga
 from msgspec.structs import replace
 
 from runtara.protocol.errors import IllegalTransition, Malformed, RuntaraError, StartConflict
-from runtara.protocol.events import InstanceCreated, InstanceQueued
+from runtara.protocol.events import InstanceCreated, InstanceFailed, InstanceQueued
 from runtara.protocol.ids import is_id
 from runtara.protocol.limits import MAX_LABEL_LENGTH, MAX_LABELS, MAX_NAME_LENGTH
 from runtara.protocol.messages import Status
@@ -37,6 +37,24 @@ def start(state: State | None, record: Start) -> Decision:
         parent=record.parent,
     )
     return Decision(events=(created, InstanceQueued(attempt=1, cause="start")))
+
+
+def start_unknown(state: State | None, record: Start, error: RuntaraError) -> Decision:
+    """A start that nothing can run. A child is created and fails: the same request meets it when it comes again.
+
+    (If nothing of it were kept, a request that is sent again after its workflow was registered would start a child
+    whose parent was told that there is none.)
+    """
+    if record.parent is None or state is not None or _fault(record) is not None:
+        return start(state, record) if state is not None else refused(error)
+    created = InstanceCreated(
+        workflow=record.workflow,
+        input=record.input,
+        options=record.options or Options(),
+        labels=record.labels,
+        parent=record.parent,
+    )
+    return Decision(events=(created, InstanceFailed(error=error.to_wire())))
 
 
 def registered(state: State | None, record: Registered, now: int, source: Source) -> Decision:

@@ -22,7 +22,6 @@ Mode = Literal["normal", "cancelling"]
 WaitKind = Literal["sleep", "signal", "child", "retry"]
 TimerPurpose = Literal["sleep", "signal", "retry", "restart", "grace"]
 
-UNDO_PREFIX = "~undo/"  # keys under which compensations record that they ran
 SUSPENDED = (Status.SLEEPING, Status.WAITING)
 
 

@@ -45,7 +45,7 @@ from runtara.protocol.records import (
 )
 from runtara.protocol.subjects import Channel, Source
 
-from ..lifecycle import Claim, Decision, State, check_envelope, decide, effects, outbox_commands
+from ..lifecycle import Claim, Decision, State, check_envelope, decide, effects, outbox_commands, start_unknown
 from .clock import VirtualClock
 from .control import control_messages
 from .rows import Row, claimed, done_of, run_request
@@ -216,13 +216,13 @@ class MemoryEngine:
         tenant = self._tenant(entry)
         error: RuntaraError | None = None
         if (tenant, record.instance, record.id) not in self._obeyed:
+            unknown: RuntaraError | None = None
             if isinstance(record, Start):
-                record, error = self._with_options(tenant, record)
-            if error is None:
-                decision = self._decide(entry, tenant, record)  # type: ignore[arg-type]  # every command is one of them
-                error = decision.error
-                if decision.events:
-                    self._obeyed.add((tenant, record.instance, record.id))
+                record, unknown = self._with_options(tenant, record)
+            decision = self._decide(entry, tenant, record, unknown)  # type: ignore[arg-type]  # every command is one
+            error = decision.error
+            if decision.events:
+                self._obeyed.add((tenant, record.instance, record.id))
             if error is not None and isinstance(record, Start) and record.parent is not None:
                 self._refuse_child(tenant, record, error)
         if record.reply is not None:
@@ -300,10 +300,14 @@ class MemoryEngine:
 
     # events, and what they let out
 
-    def _decide(self, entry: Entry, tenant: str, record: AnyRecord) -> Decision:
+    def _decide(self, entry: Entry, tenant: str, record: AnyRecord, unknown: RuntaraError | None = None) -> Decision:
+        """`unknown`: why nobody can run what is to be started."""
         row = self.rows.get((tenant, record.instance))
         before = row.state if row is not None else None
-        decision = decide(before, record, entry.time_us, source=entry.source)
+        if isinstance(record, Start) and unknown is not None:
+            decision = start_unknown(before, record, unknown)
+        else:
+            decision = decide(before, record, entry.time_us, source=entry.source)
         for event in decision.events:
             row = self._append(tenant, record, event, row, entry.time_us)
         if row is not None and decision.events:

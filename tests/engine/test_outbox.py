@@ -7,7 +7,7 @@ from msgspec import Raw
 from runtara.engine import sql
 from runtara.infra.settings import Settings
 from runtara.protocol.ids import child_id
-from runtara.protocol.records import Cancel, ChildRequest, Completed, Parked, Suspended
+from runtara.protocol.records import Cancel, ChildRequest, Completed, Parent, Parked, Start, Suspended
 from tests.support.peer import Held, Peer
 from tests.support.platform import running
 from tests.support.polling import eventually
@@ -65,14 +65,32 @@ async def test_a_child_that_cannot_be_started_tells_its_parent_why(platform: Pee
 async def test_a_child_of_the_same_partition_that_cannot_be_started_tells_its_parent_why(
     platform: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its refusal is no event, and may be folded before the request for it has left the outbox."""
+    """That may be folded before the request for it has left the outbox."""
     monkeypatch.setattr(sql, "DROP_OUTBOX", f"{sql.DROP_OUTBOX} AND (SELECT pg_sleep(0.2) IS NOT NULL)")
     candidates = (f"parent-{n}" for n in range(100))
     parent = next(id for id in candidates if platform.partition(id) == platform.partition(child_id(id, "kid")))
     held = await platform.started(parent)
     await held.commit(held.record(Parked, key="kid", kind="child", child=ChildRequest(workflow="nobody-knows")))
     await platform.until_type(parent, "ChildFailed")
-    assert [row["code"] for row in await platform.rejected()] == ["UnknownWorkflow"]
+    child = await platform.get(child_id(parent, "kid"))
+    assert (child.status, child.error and child.error.code) == ("failed", "UnknownWorkflow")
+
+
+async def test_a_child_that_could_not_be_started_is_not_started_by_the_same_request_later(platform: Peer) -> None:
+    """Its request may leave the outbox twice, and its workflow may be registered in between."""
+    parent = parent_of_another_partition(platform)
+    child = await ask_for_child(await platform.started(parent), workflow="comes-late")
+    await platform.until_type(parent, "ChildFailed")
+    await platform.register("comes-late")
+    (asked,) = [event for event in await platform.events(child) if event["type"] == "InstanceCreated"]
+    again = Start(
+        instance=child, id=asked["command"], tenant=platform.tenant, workflow="comes-late", input=Raw(b'{"n":1}'),
+        parent=Parent(instance=parent, key="kid"),
+    )  # fmt: skip
+    partition = platform.partition(child)
+    await platform.folded(await platform.engine_says(partition, again), partition)
+    assert [event["type"] for event in await platform.events(child)] == ["InstanceCreated", "InstanceFailed"]
+    assert len([event for event in await platform.events(parent) if event["type"] == "ChildFailed"]) == 1
 
 
 async def test_a_child_ends_with_its_cancelled_parent(platform: Peer) -> None:

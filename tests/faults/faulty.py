@@ -69,6 +69,21 @@ async def undo(folder: str, number: int, n: int) -> None:
     leave(folder, "undone", f"{number} {n}")
 
 
+@step
+async def die(folder: str) -> None:
+    leave(folder, "deaths", os.getpid())
+    os._exit(13)
+
+
+@workflow(restarts=3)
+async def doomed(ctx: Context, folder: str, number: int, count: int) -> None:
+    """Each step with its undo before it; then one that takes its process with it, every time."""
+    for n in range(count):
+        await ctx.compensate(undo, folder, number, n)
+        await work(folder, number, n)
+    await die(folder)
+
+
 @workflow
 async def saga(ctx: Context, folder: str, number: int, count: int, fails: bool) -> None:
     """Each step with its undo before it; then it fails, or waits to be cancelled."""

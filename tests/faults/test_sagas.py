@@ -63,3 +63,18 @@ async def test_all_is_undone_in_reverse_whatever_is_killed(
         await peer.is_sound()
     repeated = len(faulty.trace(str(tmp_path), "undone")) - calls
     assert 0 <= repeated <= (2 * SAGAS if victim == "worker" else 0)  # those that were under way
+
+
+async def test_what_kills_its_process_every_time_is_undone_before_it_fails(
+    site: Settings, stack: AsyncExitStack, tmp_path: Path
+) -> None:
+    await stack.enter_async_context(Part(site, ["engine"]))
+    await stack.enter_async_context(Pool(site, [FLOWS]))
+    client = await stack.enter_async_context(Client(site))
+    peer = await stack.enter_async_context(connect_peer(site))
+    handle = await client.start(faulty.doomed, folder=str(tmp_path), number=1, count=STEPS, id="doomed-1")
+    with pytest.raises(WorkflowFailed, match="3 attempts in a row were lost"):
+        await handle.result(timeout=80)
+    assert await is_undone(peer, "doomed-1") == STEPS
+    await peer.is_sound()
+    assert len(faulty.trace(str(tmp_path), "deaths")) == 3, "nothing new began once it had been given up"

@@ -36,6 +36,7 @@ from runtara.protocol.events import (
     WaitResolved,
     WaitStarted,
 )
+from runtara.protocol.ids import FAILED_KEY
 from runtara.protocol.records import AnyRecord, Cancel, Report, Resume, Suspended, TimerDue, Unreadable
 
 REPORT_EVENTS = (
@@ -92,7 +93,10 @@ class Laws:
         if state.status.is_terminal:  # law 5
             assert isinstance(event, AFTER_THE_END), f"law 5: {event} after {state.status}"
             assert state.status is not Status.COMPLETED, f"law 5: {event} after the completion"
-        if isinstance(event, REPORT_EVENTS):  # laws 3 and 4
+        if isinstance(event, CheckpointSaved) and event.key == FAILED_KEY and state.claim is None:  # the engine's own
+            assert self.losses >= state.options.restarts, "law 14: given up with budget left"
+            assert state.compensations, "law 14: undone with nothing to undo"
+        elif isinstance(event, REPORT_EVENTS):  # laws 3 and 4
             claim = state.claim
             assert isinstance(record, Report), f"law 3: {event} from {record}"
             assert claim is not None, f"law 4: {event} without a claim"

@@ -4,7 +4,8 @@ import pytest
 
 from runtara.engine.lifecycle import Status, effects
 from runtara.protocol.errors import IllegalTransition, InstanceNotFound
-from runtara.protocol.events import InstanceCancelled
+from runtara.protocol.events import CheckpointSaved, InstanceCancelled
+from runtara.protocol.ids import FAILED_KEY, UNDO_PREFIX
 from runtara.protocol.limits import CANCEL_GRACE_SECONDS
 from runtara.protocol.records import Cancel, Cancelled, Failed
 from tests.lifecycle.life import ERROR, INSTANCE, SECOND, Life
@@ -156,19 +157,54 @@ def test_a_cancel_beats_a_pause_and_cannot_be_paused() -> None:
     assert life.status is Status.CANCELLED
 
 
-def test_compensations_that_crash_every_time_fail_the_instance() -> None:
-    life = Life().running()
-    life.compensate("refund")
-    life.cancel()
+def crash_until_it_ends(life: Life) -> int:
+    """Every attempt is lost before it records anything; how many there were."""
     for n in range(20):
         if life.status.is_terminal:
-            break
+            return n
         if life.status is Status.QUEUED:
+            if life.state.timers:
+                life.fire()
+            life.claim(f"c{n}")
+        life.lose()
+    raise AssertionError("it goes on for ever")
+
+
+def test_an_instance_that_used_up_its_budget_is_undone_before_it_fails() -> None:
+    life = Life().running()
+    life.compensate("refund")
+    for n in range(life.state.options.restarts):
+        if n:
             if life.state.timers:
                 life.fire()
             life.claim(f"m{n}")
         life.lose()
+    assert life.status is Status.QUEUED, "its compensations run first"
+    assert not life.state.timers, "at once"
+    decided = [event for _, event in life.log if isinstance(event, CheckpointSaved) and event.key == FAILED_KEY]
+    assert b"AttemptsLost" in bytes(decided[0].data)
+    life.claim("undo")
+    life.step(f"{UNDO_PREFIX}refund")
+    life.report(Failed, error=ERROR)
+    assert life.is_now(Status.FAILED)
+    assert isinstance(life.retry().error, IllegalTransition)
+
+
+def test_compensations_that_crash_every_time_fail_the_instance() -> None:
+    life = Life().running()
+    life.compensate("refund")
+    life.cancel()
+    crash_until_it_ends(life)
     assert life.status is Status.FAILED
+
+
+def test_undoing_has_a_budget_of_its_own_and_then_the_instance_fails_as_it_is() -> None:
+    life = Life().running()
+    life.compensate("refund")
+    attempts = crash_until_it_ends(life)
+    assert life.status is Status.FAILED
+    assert attempts == 2 * life.state.options.restarts
+    assert len([event for _, event in life.log if isinstance(event, CheckpointSaved)]) == 1
 
 
 def test_cancelling_twice_changes_nothing() -> None:
