@@ -11,6 +11,7 @@ import typer
 
 from runtara.protocol.errors import (
     BadInput,
+    ChildTooDeep,
     ExecutionFailed,
     IllegalTransition,
     InstanceNotFound,
@@ -36,6 +37,7 @@ _CODES: Final[tuple[tuple[type[RuntaraError], int], ...]] = (
     (UnknownWorkflow, NOT_FOUND),
     (IllegalTransition, CONFLICT),
     (StartConflict, CONFLICT),
+    (ChildTooDeep, CONFLICT),
     (TooManySignals, CONFLICT),
     (ExecutionFailed, FAILED),
     (BadInput, USAGE),

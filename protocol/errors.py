@@ -9,7 +9,7 @@
     ├── Refused                     the platform understood and said no
     │   ├── IllegalTransition, StartConflict (InstanceArchived), UnknownWorkflow, InstanceNotFound
     │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
-    │   └── TooManySignals
+    │   └── TooManySignals, ChildTooDeep
     ├── Unavailable                 try again later; says what is not reachable
     │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed
     │   └── JournalLost, StreamMissing, JournalMismatch, PartitionLost
@@ -220,6 +220,16 @@ class Malformed(Refused):
 class TooManySignals(Refused):
     template = "{instance} has {limit:,} signals waiting that nobody asked for; none can be added"
     instance: str
+    limit: int
+
+
+class ChildTooDeep(Refused):
+    template = (
+        "{instance} would be the {depth}th in a chain of children, and {limit} are allowed; "
+        "workflows that call each other in a circle never end"
+    )
+    instance: str
+    depth: int
     limit: int
 
 

@@ -30,6 +30,7 @@ MAX_INLINE_HISTORY_BYTES: Final = 1024 * 1024  # above this, memos come in pages
 MAX_PENDING_SIGNALS: Final = 10_000
 MAX_PENDING_SIGNAL_BYTES: Final = 8 * 1024 * 1024  # they are part of the instance's state, which is written as a whole
 DEFAULT_RESTARTS: Final = 5  # lost attempts in a row without a new key before an instance fails
+MAX_CHILD_DEPTH: Final = 64  # children of children; a workflow that calls itself without end stops here
 MAX_RESTART_DELAY_SECONDS: Final = 60
 
 # time

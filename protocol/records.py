@@ -55,11 +55,15 @@ class Options(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults
     image: Image | None = None
 
 
-class Parent(msgspec.Struct, gc=False, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who asked for a child: answers go to `instance` (same tenant), for the wait under `key`."""
+class Parent(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Who asked for a child: answers go to `instance` (same tenant), for the wait under `key`.
+
+    `depth`: how many instances stand above the child.
+    """
 
     instance: str
     key: str
+    depth: int = 1
 
 
 class Record(

@@ -130,8 +130,13 @@ class Children:
 
 
 def child_error(key: str, instance: str, error: WireError) -> RuntaraError:
-    """What the parent sees of a child that did not complete, or that could not be started."""
+    """What the parent sees of a child that did not complete, or that could not be started.
+
+    Of a chain of children that failed because of each other, the text names this one and the one where it began.
+    """
     if error.code == ChildCancelled.__name__ and error.attributes.get("instance") == instance:
         return ChildCancelled(key=key, instance=instance)
     details = {name: value for name, value in error.attributes.items() if name != TRACEBACK}
-    return ChildFailed(key=key, instance=instance, type=error.code, message=error.message, details=details)
+    began_below = error.code == error.attributes.get("type") == ChildFailed.__name__
+    message = str(error.attributes.get("message", "")) if began_below else error.message
+    return ChildFailed(key=key, instance=instance, type=error.code, message=message, details=details)

@@ -5,10 +5,10 @@ Invariants: an id names one workflow with one input for one parent; the same aga
 
 from msgspec.structs import replace
 
-from runtara.protocol.errors import IllegalTransition, Malformed, RuntaraError, StartConflict
+from runtara.protocol.errors import ChildTooDeep, IllegalTransition, Malformed, RuntaraError, StartConflict
 from runtara.protocol.events import InstanceCreated, InstanceFailed, InstanceQueued
 from runtara.protocol.ids import is_id
-from runtara.protocol.limits import MAX_LABEL_LENGTH, MAX_LABELS, MAX_NAME_LENGTH
+from runtara.protocol.limits import MAX_CHILD_DEPTH, MAX_LABEL_LENGTH, MAX_LABELS, MAX_NAME_LENGTH
 from runtara.protocol.messages import Status
 from runtara.protocol.records import Options, Registered, Start
 from runtara.protocol.subjects import Source
@@ -107,6 +107,8 @@ def _fault(record: Start | Registered) -> RuntaraError | None:
     parent = record.parent if isinstance(record, Start) else None
     if parent is not None and not is_id(parent.instance):
         return Malformed(reason="parent.instance is not a legal id")
+    if parent is not None and parent.depth > MAX_CHILD_DEPTH:
+        return ChildTooDeep(instance=record.instance, depth=parent.depth, limit=MAX_CHILD_DEPTH)
     if len(record.labels) > MAX_LABELS:
         return Malformed(reason=f"more than {MAX_LABELS} labels")
     for name, value in record.labels.items():

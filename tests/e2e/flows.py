@@ -161,6 +161,12 @@ async def parent(ctx: Context, child: str, on_end: Literal["cancel", "leave", "w
         return "cancelled"
 
 
+@workflow
+async def circle(ctx: Context, turn: int = 1) -> int:
+    """Calls itself, for ever if it may."""
+    return await ctx.call(circle, turn=turn + 1)
+
+
 @workflow(linger=timedelta(0))
 async def unlucky_parent(ctx: Context, child: str) -> str:
     try:

@@ -8,6 +8,7 @@ import pytest
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import InstanceNotFound, WorkflowCancelled
 from runtara.protocol.ids import partition_of
+from runtara.protocol.limits import MAX_CHILD_DEPTH
 from runtara.protocol.messages import Status
 from runtara.runner.pool import Pool
 from runtara.sdk.client import Client
@@ -108,6 +109,15 @@ async def test_the_id_of_somebody_else_is_no_child(client: Client, pool: Pool) -
     cycle = await client.start("parent", {"child": "p-1"}, id="p-1")
     with pytest.raises(Exception, match="StartConflict"):
         await cycle.result(timeout=20)
+
+
+async def test_workflows_that_call_each_other_in_a_circle_fail_with_the_reason(client: Client, pool: Pool) -> None:
+    handle = await client.start("circle", {})
+    with pytest.raises(Exception, match="ChildTooDeep"):
+        await handle.result(timeout=60)
+    ended = await client.list(workflow="circle", limit=100)
+    assert {view.status for view in ended.instances} == {Status.FAILED}
+    assert len(ended.instances) == MAX_CHILD_DEPTH + 1
 
 
 async def test_a_retried_parent_gets_a_new_child_for_the_one_that_failed(client: Client, pool: Pool) -> None:
