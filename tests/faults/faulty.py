@@ -28,6 +28,12 @@ async def steps(ctx: Context, folder: str, number: int, count: int) -> list[int]
     return [await work(folder, number, n) for n in range(count)]
 
 
+@workflow(restarts=1)
+async def one_try(ctx: Context, folder: str, number: int, count: int) -> list[int]:
+    """`steps`, with no second attempt unless somebody asks for it."""
+    return [await work(folder, number, n) for n in range(count)]
+
+
 @workflow
 async def witnessed(ctx: Context, folder: str, number: int, count: int) -> list[int]:
     """`steps`, and a line for how it left its process."""
