@@ -23,6 +23,9 @@ WaitKind = Literal["sleep", "signal", "child", "retry"]
 TimerPurpose = Literal["sleep", "signal", "retry", "restart", "grace"]
 
 UNDO_PREFIX = "~undo/"  # keys under which compensations record that they ran
+FAILED_KEY = "~failed"  # why the workflow failed, recorded before it is undone
+TIMEOUT_KEY = "~timeout"  # the sleep that ends with the workflow's time
+_QUEUED_BY_START = 2  # the version of the InstanceQueued that follows an InstanceCreated
 SUSPENDED = (Status.SLEEPING, Status.WAITING)
 
 
@@ -156,6 +159,11 @@ class State(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=T
     @property
     def is_suspended(self) -> bool:
         return self.status in SUSPENDED
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its attempt is the first of all, so that nothing can be recorded: a fork's first has a history."""
+        return self.attempt == 1 and self.queued_at <= _QUEUED_BY_START
 
 
 def with_keys(state: State, hashes: Iterable[int]) -> State:
