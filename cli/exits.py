@@ -12,6 +12,7 @@ import typer
 from runtara.protocol.errors import (
     BadInput,
     ExecutionFailed,
+    HistoryTooLarge,
     IllegalTransition,
     InstanceNotFound,
     NotAllowed,
@@ -20,6 +21,7 @@ from runtara.protocol.errors import (
     StartConflict,
     TooManySignals,
     Unavailable,
+    UnknownKey,
     UnknownWorkflow,
 )
 
@@ -34,9 +36,11 @@ _CODES: Final[tuple[tuple[type[RuntaraError], int], ...]] = (
     (ResultTimeout, TIMED_OUT),
     (InstanceNotFound, NOT_FOUND),
     (UnknownWorkflow, NOT_FOUND),
+    (UnknownKey, NOT_FOUND),
     (IllegalTransition, CONFLICT),
     (StartConflict, CONFLICT),
     (TooManySignals, CONFLICT),
+    (HistoryTooLarge, CONFLICT),
     (ExecutionFailed, FAILED),
     (BadInput, USAGE),
     (NotAllowed, UNREACHABLE),
