@@ -35,6 +35,7 @@ def fork(
     """Start a copy of an instance from where it stands, or from KEY on, and print its id.
 
     What ID has recorded is answered; what failed is tried again; the input and the labels are those of ID unless given.
+    ID goes on as it is. Cancelling the fork undoes what the fork has done, never what ID did.
     """
     answers = parse_answers(set)
 

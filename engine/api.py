@@ -41,7 +41,8 @@ from runtara.protocol.messages import (
     TailRequest,
 )
 
-from . import forks, queries
+from . import queries
+from .forks import Forks
 from .platform import Platform
 
 log = logger("api")
@@ -59,6 +60,7 @@ class Api:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self._forks = Forks(platform)
         self._free = asyncio.Semaphore(MAX_REQUESTS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._service: Service | None = None
@@ -204,7 +206,7 @@ class Api:
             return await queries.position(connection, tenant, instance or "", _decode(data, PositionRequest))
 
     async def _fork(self, tenant: str, instance: str | None, data: bytes) -> object:
-        await forks.fork(self._platform, tenant, instance or "", _decode(data, ForkRequest))
+        await self._forks.fork(tenant, instance or "", _decode(data, ForkRequest))
         return True
 
 

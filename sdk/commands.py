@@ -23,6 +23,7 @@ from .connection import Connection
 log = logger("commands")
 
 RESEND_SECONDS: Final = 1.0
+FORK_RESEND_SECONDS: Final = 4.0  # its record may have megabytes, and the journal has it
 SWEEP_SECONDS: Final = 0.25
 ANSWER_SECONDS: Final = 10.0  # how long a command waits for its answer unless the caller says otherwise
 _decoder = msgspec.json.Decoder(list[CommandAnswer])
@@ -86,8 +87,7 @@ class Commands:
         return _accepted(answer)
 
     async def fork(self, source: str, request: ForkRequest, *, timeout: float = ANSWER_SECONDS) -> CommandAnswer:
-        """As `send`; an engine reads the source and puts the record into the journal. It is asked again like a command
-        is sent again."""
+        """As `send`; an engine reads the source and puts the record into the journal. It is asked until it answers."""
         request = msgspec.structs.replace(request, reply=self.subject)
         pending = _Pending(request.instance, 0, b"", self._loop.create_future())
         self._pending[request.id] = pending
@@ -100,7 +100,8 @@ class Commands:
                         pending.is_asked = True
                     except PlatformUnreachable as exc:
                         reason = exc.reason
-                    await asyncio.wait([pending.answer], timeout=RESEND_SECONDS)
+                    patience = FORK_RESEND_SECONDS if pending.is_asked else RESEND_SECONDS
+                    await asyncio.wait([pending.answer], timeout=patience)
         except TimeoutError as exc:
             if pending.is_asked:
                 raise NotConfirmed(instance=request.instance) from exc
