@@ -17,7 +17,7 @@ from runtara.protocol.errors import (
     WorkflowTimeout,
 )
 from runtara.protocol.messages import ForkedFrom, Status
-from runtara.sdk import Context, step, workflow
+from runtara.sdk import Context, step, sync, workflow
 from runtara.sdk.client import Client, Handle
 from tests.support.polling import eventually
 
@@ -84,6 +84,37 @@ async def _fail_unless(who: str, factor: int) -> object:
     if factor < 10:
         raise ValueError("too small")
     return f"last by {who}"
+
+
+reached: asyncio.Event
+going: asyncio.Event
+
+
+@workflow
+async def slow_step(ctx: Context) -> list[object]:
+    """A step, and one that takes long."""
+    return [await ctx.step("first", _work, ctx.instance, "first", 1), await ctx.step("second", _hold, ctx.instance)]
+
+
+async def _hold(who: str) -> str:
+    calls.append((who, "second"))
+    if who == "source":
+        reached.set()
+        await going.wait()
+    return f"second by {who}"
+
+
+@workflow
+def in_a_thread(ctx: sync.Context, factor: int) -> list[Any]:
+    """The same colours as users have."""
+    first = ctx.step("first", _blocking, ctx.instance, factor)
+    ctx.compensate(_blocking, ctx.instance, factor, key="undo")
+    return [first, ctx.step("second", _blocking, ctx.instance, factor)]
+
+
+def _blocking(who: str, factor: int) -> str:
+    calls.append((who, "blocking"))
+    return f"by {who} x{factor}"
 
 
 @workflow(linger=AT_ONCE)
@@ -188,6 +219,32 @@ async def test_from_a_key_on_everything_runs_again(host: Host) -> None:
         _, first, second, _ = await fork.result(timeout=20)
         assert (first, second) == ("first by source x1", f"second by {fork.id} x10")
         assert done(fork.id) == ["second", "last"]
+
+
+async def test_a_running_instance_is_forked_where_it_stands(host: Host) -> None:
+    global reached, going
+    reached, going = asyncio.Event(), asyncio.Event()
+    async with host(slow_step) as client:
+        source = await client.start(slow_step, id="source")
+        await reached.wait()
+
+        async def has_recorded() -> bool:
+            return any([event.key == "first" async for event in source.history()])
+
+        await eventually(has_recorded)
+        fork = await source.fork()
+        assert await fork.result(timeout=20) == ["first by source x1", f"second by {fork.id}"]
+        going.set()
+        assert await source.result(timeout=20) == ["first by source x1", "second by source"]
+
+
+async def test_a_workflow_in_a_thread_can_be_forked(host: Host) -> None:
+    async with host(in_a_thread) as client:
+        source = await client.start(in_a_thread, factor=1, id="source")
+        await source.result(timeout=20)
+        fork = await source.fork(at="second", input={"factor": 2})
+        assert await fork.result(timeout=20) == ["by source x1", f"by {fork.id} x2"]
+        assert "CompensationAdded" in await types(fork)
 
 
 async def test_a_fork_of_a_waiting_one_waits_for_its_own_signal(host: Host) -> None:

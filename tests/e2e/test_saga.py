@@ -120,6 +120,21 @@ async def test_a_booking_that_has_left_memory_is_woken_to_be_undone(client: Clie
     assert ledger.lines[3:] == ["cancelled car", "cancelled hotel", "cancelled flight"]
 
 
+async def test_a_fork_of_a_booking_cancels_only_what_it_booked_itself(
+    client: Client, pool: Pool, ledger: Ledger
+) -> None:
+    handle = await client.start("book-trip", {"approval": True, "ledger": str(ledger.path)})
+    await until(handle, Status.WAITING)
+    fork = await handle.fork(at="book/car")
+    await until(fork, Status.WAITING)
+    await fork.cancel()
+    with pytest.raises(WorkflowCancelled):
+        await fork.result(timeout=20)
+    assert ledger.lines == ["booked flight", "booked hotel", "booked car", "booked car", "cancelled car"]
+    await handle.signal("approved")
+    assert sorted(await handle.result(timeout=20)) == ["car", "flight", "hotel"]
+
+
 async def test_a_trip_that_is_approved_stays_booked(client: Client, pool: Pool, ledger: Ledger) -> None:
     handle = await client.start("book-trip", {"approval": True, "ledger": str(ledger.path)})
     await handle.signal("approved")

@@ -20,10 +20,11 @@ from runtara.protocol.errors import (
     UnknownKey,
     WireError,
 )
+from runtara.protocol.frames import encode_frame
 from runtara.protocol.ids import partition_of
 from runtara.protocol.limits import MAX_FORK_BYTES
 from runtara.protocol.messages import CommandAnswer, ForkedFrom, RegisterReply, RegisterRequest, Registration, Status
-from runtara.protocol.records import Compensating, Failed, Fork, Options, StepFailure
+from runtara.protocol.records import Compensating, Failed, Fork, Options, Registered, StepFailure
 from tests.support.peer import Held, Peer
 
 pytestmark = pytest.mark.timeout(60)
@@ -191,6 +192,16 @@ async def test_the_registration_of_now_says_what_runs_it(platform: Peer) -> None
     await platform.fork("i-1", "f-1")
     created = msgspec.json.decode((await platform.events("f-1"))[0]["data"])
     assert created["options"] == {"runner": "process", "restarts": 3, "timeout_us": 5_000_000}
+
+
+async def test_a_script_of_ones_own_cannot_be_run_by_a_fork(platform: Peer) -> None:
+    record = Registered(instance="script", workflow="batch", worker="s1", nonce="n1")
+    subject = platform.subjects.instance_reports(0, "default", "script")
+    await platform.folded(await platform.raw(subject, encode_frame([record])))
+    answer = await platform.fork("script", "f-1")
+    assert answer.error is not None
+    assert answer.error.code == "UnknownWorkflow"
+    assert await platform.rejected() == []
 
 
 async def test_one_that_was_archived_cannot_be_forked_and_its_id_not_taken(platform: Peer, tmp_path: Path) -> None:
