@@ -13,7 +13,6 @@ from typing import Final
 
 import asyncpg
 import msgspec
-from msgspec import Raw
 
 from runtara.infra.bus import NotAcknowledged, PublishRefused
 from runtara.infra.logs import logger
@@ -136,7 +135,7 @@ async def _events(
     for key in asked:
         if key not in first:
             keys = await connection.fetch(_KEYS, *place, MAX_KEYS, _UNDOS)
-            raise unknown_key(row.instance, key, [found["key"] for found in keys])
+            raise await asyncio.to_thread(unknown_key, row.instance, key, [found["key"] for found in keys])
     wanted = (*place, first[request.at_key] if request.at_key is not None else _ALL, list(request.set))
     size = await connection.fetchval(_SIZE, *wanted)
     if size > MAX_FORK_BYTES:
@@ -147,7 +146,7 @@ async def _events(
 def _frame(row: InstanceRow, events: list[asyncpg.Record], request: ForkRequest) -> bytes:
     return fork_frame(
         fork_record(
-            row.tenant, row.instance, state=row.state, input=Raw(row.input), labels=row.labels, hash=row.hash,
+            row.tenant, row.instance, state=row.state, input=row.input, labels=row.labels, hash=row.hash,
             log=[(event["version"], decode_event(event["type"], event["key"], event["data"])) for event in events],
             request=request,
         )

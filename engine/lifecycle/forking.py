@@ -137,7 +137,7 @@ def copies(
     for key in (*edits, *([at_key] if at_key is not None else [])):
         if key not in first:
             raise unknown_key(instance, key, first)
-    end = min(undone_from(state, events), first[at_key] if at_key is not None else _ENDLESS)
+    end = min(_undone_from(state, events), first[at_key] if at_key is not None else _ENDLESS)
     current = [(version, event) for version, event in served(state, events) if event.key is not None]
     recorded = [(v, event) for v, event in current if v < end and event.key not in edits]
     kept = _outcomes(recorded)
@@ -158,10 +158,10 @@ def unknown_key(instance: str, key: str, recorded: Iterable[str]) -> UnknownKey:
     return UnknownKey(instance=instance, key=key, hint=hint)
 
 
-def undone_from(state: State, events: Iterable[tuple[int, AnyEvent]] = ()) -> int:
+def _undone_from(state: State, events: Log) -> int:
     """The version of the first compensation, if the source undoes what it did, or has: nothing after it still stands.
 
-    `events`: to learn that it has decided to, though none has begun.
+    It may have decided to (`FAILED_KEY`) though none has begun.
     """
     begun = state.undone or state.mode == "cancelling" or state.cancel is not None
     if not state.compensations or not (begun or any(event.key == FAILED_KEY for _, event in events)):
