@@ -2,7 +2,7 @@
 
 import typer
 
-from . import audit, control, instances, local, parts, retention, workflows
+from . import audit, control, forks, instances, local, parts, retention, workflows
 
 app = typer.Typer(
     name="runtara",
@@ -32,6 +32,7 @@ app.command("pause")(control.pause)
 app.command("resume")(control.resume)
 app.command("cancel")(control.cancel)
 app.command("retry")(control.retry)
+app.command("fork")(forks.fork)
 app.command("signal")(instances.signal)
 
 app.add_typer(workflows.app, name="workflow")

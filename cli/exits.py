@@ -13,6 +13,7 @@ from runtara.protocol.errors import (
     BadInput,
     ChildTooDeep,
     ExecutionFailed,
+    HistoryTooLarge,
     IllegalTransition,
     InstanceNotFound,
     NotAllowed,
@@ -21,6 +22,7 @@ from runtara.protocol.errors import (
     StartConflict,
     TooManySignals,
     Unavailable,
+    UnknownKey,
     UnknownWorkflow,
 )
 
@@ -35,10 +37,12 @@ _CODES: Final[tuple[tuple[type[RuntaraError], int], ...]] = (
     (ResultTimeout, TIMED_OUT),
     (InstanceNotFound, NOT_FOUND),
     (UnknownWorkflow, NOT_FOUND),
+    (UnknownKey, NOT_FOUND),
     (IllegalTransition, CONFLICT),
     (StartConflict, CONFLICT),
     (ChildTooDeep, CONFLICT),
     (TooManySignals, CONFLICT),
+    (HistoryTooLarge, CONFLICT),
     (ExecutionFailed, FAILED),
     (BadInput, USAGE),
     (NotAllowed, UNREACHABLE),

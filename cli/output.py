@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runtara.protocol.events import InstanceForked, MemoCopied, decode_event
 from runtara.protocol.messages import EventView, InstanceView, Status, WorkflowView
 
 WIDE: Final = 200  # columns where no terminal says how many it has
@@ -18,6 +19,8 @@ _COLOURS: Final = {
     Status.PAUSED: "yellow", Status.COMPLETED: "green", Status.FAILED: "red", Status.CANCELLED: "yellow",
 }  # fmt: skip
 MAX_CELL: Final = 100
+_TYPE_WIDTH: Final = 21  # of the longest name
+_TOLD: Final = (InstanceForked.__name__, MemoCopied.__name__)
 
 
 def console() -> Console:
@@ -64,6 +67,7 @@ def instance_json(view: InstanceView) -> dict[str, object]:
         "updated_at": rfc3339(view.updated_at),
         "wake_at": rfc3339(view.wake_at),
         "note": view.note,
+        "forked_from": view.forked_from,
     }
 
 
@@ -129,6 +133,8 @@ def print_instance(view: InstanceView, hosted: str | None = None) -> None:
         ("created", for_people(view.created_at)),
         ("updated", for_people(view.updated_at)),
     ]
+    if view.forked_from is not None:
+        rows.insert(3, ("forked from", f"{view.forked_from.id} at version {view.forked_from.version}"))
     if view.wake_at is not None:
         rows.append(("wakes", for_people(view.wake_at)))
     if view.progress is not None:
@@ -156,12 +162,29 @@ def event_line(event: EventView, *, with_instance: bool = False) -> Text:
     if with_instance:
         line.append(f"{event.instance}  ", style="bold")
     line.append(f"{event.version:>5}  ", style="dim")
-    line.append(f"{event.type:<18} ", style="cyan")
+    line.append(f"{event.type:<{_TYPE_WIDTH}} ", style="cyan")
     line.append(f"#{event.attempt} ", style="dim")
     if event.key is not None:
         line.append(f"{event.key}  ", style="bold")
-    line.append(_short(bytes(event.data)), style="dim")
+    line.append(_short(_told(event)), style="dim")
     return line
+
+
+def _told(event: EventView) -> bytes:
+    """What an event says besides its key: of a copy what was copied, of a fork where it comes from."""
+    data = bytes(event.data)
+    decoded = decode_event(event.type, None, data) if event.type in _TOLD else None
+    match decoded:
+        case InstanceForked():
+            parts = [f"from {decoded.source} at version {decoded.version}"]
+            parts += [f"before {decoded.at_key}"] if decoded.at_key is not None else []
+            parts += [f"set by hand: {', '.join(decoded.edits)}"] if decoded.edits else []
+            parts += ["with another input"] if decoded.input_replaced else []
+            return ", ".join(parts).encode()
+        case MemoCopied():
+            return f"{decoded.type} ".encode() + bytes(decoded.data)
+        case _:
+            return data
 
 
 def print_workflows(views: Sequence[WorkflowView]) -> None:

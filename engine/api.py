@@ -21,7 +21,6 @@ from nats.micro.service import EndpointConfig, Service, ServiceConfig
 from runtara.infra.logs import logger
 from runtara.infra.postgres import CONNECTION_ERRORS
 from runtara.protocol.errors import (
-    InstanceNotFound,
     InternalError,
     Malformed,
     PlatformUnreachable,
@@ -31,6 +30,7 @@ from runtara.protocol.errors import (
 from runtara.protocol.ids import check_id
 from runtara.protocol.messages import (
     EventsRequest,
+    ForkRequest,
     Info,
     ListRequest,
     MemosRequest,
@@ -42,6 +42,7 @@ from runtara.protocol.messages import (
 )
 
 from . import queries
+from .forks import Forks
 from .platform import Platform
 
 log = logger("api")
@@ -59,6 +60,7 @@ class Api:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self._forks = Forks(platform)
         self._free = asyncio.Semaphore(MAX_REQUESTS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._service: Service | None = None
@@ -92,7 +94,13 @@ class Api:
         }
 
     def _instance_verbs(self) -> dict[str, Handler]:
-        return {"get": self._get, "events": self._events, "memos": self._memos, "position": self._position}
+        return {
+            "get": self._get,
+            "events": self._events,
+            "memos": self._memos,
+            "position": self._position,
+            "fork": self._fork,
+        }
 
     async def _add(self, name: str, subject: str, handler: Handler) -> None:
         assert self._service is not None
@@ -175,14 +183,14 @@ class Api:
         async with self._platform.pool.acquire() as connection:
             view = await queries.get(connection, tenant, instance or "")
             if view is None:
-                raise await _not_found(connection, tenant, instance or "")
+                raise await queries.not_found(connection, tenant, instance or "")
             return view
 
     async def _events(self, tenant: str, instance: str | None, data: bytes) -> object:
         async with self._platform.pool.acquire() as connection:
             reply = await queries.events(connection, tenant, instance or "", _decode(data, EventsRequest))
             if not reply.events and await queries.get(connection, tenant, instance or "") is None:
-                raise await _not_found(connection, tenant, instance or "")
+                raise await queries.not_found(connection, tenant, instance or "")
             return reply
 
     async def _memos(self, tenant: str, instance: str | None, data: bytes) -> object:
@@ -190,20 +198,17 @@ class Api:
             after = _decode(data, MemosRequest).after
             found = await queries.memos(connection, tenant, instance or "", after)
             if found is None:
-                raise await _not_found(connection, tenant, instance or "")
+                raise await queries.not_found(connection, tenant, instance or "")
             return found
 
     async def _position(self, tenant: str, instance: str | None, data: bytes) -> object:
         async with self._platform.pool.acquire() as connection:
             return await queries.position(connection, tenant, instance or "", _decode(data, PositionRequest))
 
+    async def _fork(self, tenant: str, instance: str | None, data: bytes) -> object:
+        await self._forks.fork(tenant, instance or "", _decode(data, ForkRequest))
+        return True
+
 
 def _decode(data: bytes, type: type[_T]) -> _T:
     return msgspec.json.decode(data or b"{}", type=type)
-
-
-async def _not_found(connection: "queries.Connection[asyncpg.Record]", tenant: str, instance: str) -> InstanceNotFound:
-    """The error, which says so if the instance is in an archive."""
-    archive = await queries.archive_of(connection, tenant, instance)
-    hint = f": it has ended, and is in the archive {archive}" if archive is not None else ""
-    return InstanceNotFound(instance=instance, tenant=tenant, hint=hint)

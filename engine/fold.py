@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
 from msgspec import Raw
 
 from runtara.projections.instances import InstanceRow, only_grew, project
@@ -33,6 +32,7 @@ from runtara.protocol.records import (
     Checkpointed,
     ChildDone,
     Command,
+    Fork,
     Owner,
     Record,
     Registered,
@@ -58,12 +58,12 @@ from .fold_values import (
     ResolvedDue,
     TimerChanges,
 )
-from .lifecycle import Claim, State, check_envelope, decide, outbox_commands, start_unknown
+from .lifecycle import Claim, State, check_envelope, decide, outbox_commands, start_unknown, with_registration
 from .reader import Frame
 from .workflows import Registrations
 
 _TOKENED: Final = (TimerDue, WorkerLost, Absent)
-_SPECIAL: Final = {*OF_NO_INSTANCE, *_TOKENED, *COMMANDS, Started, Registered}
+_SPECIAL: Final = {*OF_NO_INSTANCE, *_TOKENED, *COMMANDS, Fork, Started, Registered}
 
 
 class Fold:
@@ -243,13 +243,13 @@ class Fold:
 
     def _decide_command(self, frame: Frame, source: Source, tenant: str, record: Command) -> RuntaraError | None:
         id = (tenant, record.instance)
-        if id in self.retired and isinstance(record, Start):
+        if id in self.retired and isinstance(record, Start | Fork):
             return InstanceArchived(instance=record.instance, archive=self.retired[id])
         row = self.rows.get(id)
         state, unknown = row.state if row is not None else None, None
-        if isinstance(record, Start):
+        if isinstance(record, Start | Fork):
             record, unknown = self._with_registration(tenant, record)
-        if isinstance(record, Start) and unknown is not None:
+        if isinstance(record, Start | Fork) and unknown is not None:
             decision = start_unknown(state, record, unknown)
         else:
             decision = decide(state, record, self._clock, source=source)  # type: ignore[arg-type]
@@ -262,14 +262,13 @@ class Fold:
         self.counts[decision.note] += 1
         return decision.error
 
-    def _with_registration(self, tenant: str, record: Start) -> tuple[Start, RuntaraError | None]:
-        """The start with its workflow's options in it: the log must hold them, whatever is registered later."""
+    def _with_registration(self, tenant: str, record: Start | Fork) -> tuple[Start | Fork, RuntaraError | None]:
+        """The record with its workflow's options in it: the log must hold them, whatever is registered later."""
         known = self.workflows.find(tenant, record.workflow)
         if known is None:
             hint = self.workflows.nearest(tenant, record.workflow)
             return record, UnknownWorkflow(workflow=record.workflow, hint=hint)
-        options = record.options or known.options
-        return msgspec.structs.replace(record, options=msgspec.structs.replace(options, runner=known.kind)), None
+        return with_registration(record, known.kind, known.options), None
 
     def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:
         assert start.parent is not None

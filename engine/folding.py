@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 
 from runtara.protocol.errors import RuntaraError
 from runtara.protocol.limits import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
-from runtara.protocol.records import Command, Start
+from runtara.protocol.records import Command, Fork, Start
 
 from . import log as event_log
 from .cache import Id, InstanceCache
@@ -219,6 +219,6 @@ def _mentioned(frames: Sequence[Frame], platform: Platform) -> tuple[set[Id], li
             ids.add((tenant, record.instance))
             if isinstance(record, Command):
                 commands.append((tenant, record.instance, record.id))
-                if isinstance(record, Start):
+                if isinstance(record, Start | Fork):
                     tenants.add(tenant)
     return ids, commands, tenants

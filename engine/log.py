@@ -15,7 +15,7 @@ from msgspec import Raw
 from runtara.infra.postgres import PgConnection
 from runtara.projections.instances import InstanceRow, columns, grown_columns
 from runtara.protocol.errors import PartitionLost, RuntaraError, WireError
-from runtara.protocol.events import MEMO_TYPES, AnyEvent, CompensationAdded, decode_event
+from runtara.protocol.events import MEMO_TYPES, AnyEvent, decode_event, memo_of
 from runtara.protocol.limits import OWNER_LEASE_SECONDS
 from runtara.protocol.messages import Memo
 
@@ -23,7 +23,7 @@ from . import sql
 from .cache import Id
 from .fold import Fold
 from .fold_values import CommandId, Position
-from .lifecycle import State, effects, is_failure, needs_keys, recorded_keys, with_keys
+from .lifecycle import OF_UNDOS, State, effects, is_failure, needs_keys, recorded_keys, with_keys
 from .streams import Anchor, Fingerprint
 from .workflows import write_changes
 
@@ -34,6 +34,7 @@ SHORT_ROWS: Final = 32  # of a history that is read together with others
 SHORT_BYTES: Final = 2_048  # of each of its memos
 MEMO_OVERHEAD_BYTES: Final = 120  # of a memo in JSON, besides key and data
 
+_OF_UNDOS: Final = frozenset(event.__name__ for event in OF_UNDOS)
 _state_decoder = msgspec.json.Decoder(State)
 
 
@@ -300,7 +301,7 @@ async def memos(
         found = await connection.fetch(sql.MEMOS, tenant, instance, list(MEMO_TYPES), after, up_to, ROWS_AT_ONCE)
         for row in found:
             after = row["version"]
-            if after <= forgotten.get(row["key"], 0) and row["type"] != CompensationAdded.__name__:
+            if after <= forgotten.get(row["key"], 0) and row["type"] not in _OF_UNDOS:
                 continue
             size += len(row["data"]) + len(row["key"]) + MEMO_OVERHEAD_BYTES
             if page and size > max_bytes:
@@ -332,7 +333,8 @@ def _short(page: list[asyncpg.Record]) -> list[Memo] | None:
 
 
 def _memo(row: asyncpg.Record) -> Memo:
-    return Memo(key=row["key"], version=row["version"], type=row["type"], data=Raw(row["data"]), at=row["recorded_at"])
+    type, data = memo_of(row["type"], row["data"])
+    return Memo(key=row["key"], version=row["version"], type=type, data=data, at=row["recorded_at"])
 
 
 async def _forgotten(connection: PgConnection, tenant: str, instance: str, state: State) -> dict[str, int]:

@@ -172,7 +172,7 @@ class Outlets:
         old, new = before.state if before is not None else None, after.state
         was, now = effects(old) if old is not None else Effects(), effects(new)
         if now.run_request is not None and now.run_request != was.run_request:
-            self.request_run(after, first=new.attempt == 1)
+            self.request_run(after, first=new.is_fresh)
         if now.purge is not None and now.purge != was.purge:
             withdrawn.append(self._run_subject(after, now.purge))
         if new.status.is_terminal and (old is None or not old.status.is_terminal):
@@ -219,7 +219,7 @@ class Outlets:
                 instance=due.instance, attempt=due.attempt, nonce=due.nonce, reason="the attempt has ended"
             )
             answers.add(due.reply, superseded)
-        elif due.attempt == 1 and row.state.generation == 0:
+        elif row.state.is_fresh:
             answers.add(due.reply, _claimed(due, row))
         else:
             self._histories.want(due, row)

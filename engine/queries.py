@@ -8,12 +8,14 @@ import msgspec
 from msgspec import Raw
 
 from runtara.projections.instances import InstanceRow
-from runtara.protocol.errors import Malformed
+from runtara.protocol.errors import InstanceNotFound, Malformed
+from runtara.protocol.events import InstanceForked, decode_event
 from runtara.protocol.limits import MAX_INLINE_HISTORY_BYTES
 from runtara.protocol.messages import (
     EventsReply,
     EventsRequest,
     EventView,
+    ForkedFrom,
     InstanceView,
     ListReply,
     ListRequest,
@@ -37,6 +39,9 @@ _EVENT: Final = (
 _EVENTS: Final = f"{_EVENT} WHERE tenant = $1 AND instance = $2 AND version > $3 ORDER BY version LIMIT $4"
 _TAIL: Final = f'{_EVENT} WHERE tenant = $1 AND partition = $2 AND "offset" > $3 ORDER BY "offset" LIMIT $4'
 _HEADS: Final = "SELECT id, head FROM partitions ORDER BY id"
+_FORKED: Final = (
+    "SELECT data FROM events WHERE tenant = $1 AND instance = $2 AND version = 2 AND type = 'InstanceForked'"
+)
 _ARCHIVE_OF: Final = "SELECT archive FROM retired WHERE tenant = $1 AND instance = $2"
 LIST: Final = f"""
 SELECT {", ".join(sql.INSTANCE_COLUMNS)} FROM instances
@@ -51,13 +56,28 @@ Connection = asyncpg.pool.PoolConnectionProxy
 
 async def get(connection: "Connection[asyncpg.Record]", tenant: str, instance: str) -> InstanceView | None:
     rows = await connection.fetch(sql.LOAD_INSTANCES, [tenant], [instance])
-    return _view(event_log.row_of(rows[0])) if rows else None
+    if not rows:
+        return None
+    forked = await connection.fetchval(_FORKED, tenant, instance)
+    return msgspec.structs.replace(_view(event_log.row_of(rows[0])), forked_from=_source(forked))
+
+
+def _source(forked: bytes | None) -> ForkedFrom | None:
+    event = decode_event(InstanceForked.__name__, None, forked) if forked is not None else None
+    return ForkedFrom(id=event.source, version=event.version) if isinstance(event, InstanceForked) else None
 
 
 async def archive_of(connection: "Connection[asyncpg.Record]", tenant: str, instance: str) -> str | None:
     """The file that has an instance that is no longer here."""
     found: str | None = await connection.fetchval(_ARCHIVE_OF, tenant, instance)
     return found
+
+
+async def not_found(connection: "Connection[asyncpg.Record]", tenant: str, instance: str) -> InstanceNotFound:
+    """The error, which says so if the instance is in an archive."""
+    archive = await archive_of(connection, tenant, instance)
+    hint = f": it has ended, and is in the archive {archive}" if archive is not None else ""
+    return InstanceNotFound(instance=instance, tenant=tenant, hint=hint)
 
 
 def _view(row: InstanceRow, *, whole: bool = True) -> InstanceView:

@@ -199,7 +199,8 @@ JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, 
 # Keys are not in the rows: they are read again when an engine meets an instance for the first time.
 LOAD_KEYS: Final = """
 SELECT e.tenant, e.instance, e.key, e.type, e.version,
-    CASE WHEN e.type = 'CheckpointSaved' THEN 'null'::json ELSE e.data END AS data
+    CASE e.type WHEN 'CheckpointSaved' THEN 'null'::json WHEN 'MemoCopied' THEN '{"type": "", "data": null}'::json
+        ELSE e.data END AS data
 FROM events e JOIN unnest($1::text[], $2::text[], $3::int[]) AS wanted (tenant, instance, after)
     ON e.tenant = wanted.tenant AND e.instance = wanted.instance AND e.version > wanted.after
 WHERE e.key IS NOT NULL ORDER BY e.version

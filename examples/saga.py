@@ -10,6 +10,10 @@ cancelling what was never booked is no error.
 
 `runtara start book-trip --id trip-2 --input '{"approval": true}'` waits to be approved (`runtara signal trip-2
 approved`); `runtara cancel trip-2` undoes all three.
+
+`runtara fork trip-1 --input '{}'` tries again what was undone. `runtara fork trip-2 --at book/car --id trip-3` takes
+flight and hotel over from trip-2 and books another car; `runtara cancel trip-3` then cancels that car, and nothing of
+trip-2's.
 """
 
 import asyncio

@@ -28,7 +28,10 @@ SELECT tenant, instance, key, min("offset") AS "offset", min(version) AS version
     FROM (
         SELECT *, count(*) FILTER (WHERE type = 'InstanceContinued') OVER
             (PARTITION BY tenant, instance ORDER BY version) AS generation
-        FROM events WHERE partition = $1 AND type IN ('CheckpointSaved', 'CustomEvent', 'InstanceContinued')
+        FROM events WHERE partition = $1 AND (
+            type IN ('CheckpointSaved', 'CustomEvent', 'InstanceContinued') OR (type = 'MemoCopied' AND
+                (data::text LIKE '{"type":"CheckpointSaved"%' OR data::text LIKE '{"type":"CustomEvent"%'))
+        )
     ) AS outcomes WHERE key IS NOT NULL
 ) AS numbered WHERE n > 1 GROUP BY tenant, instance, key ORDER BY "offset" LIMIT $2
 """

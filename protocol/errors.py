@@ -8,6 +8,7 @@
     │   └── WrongColour, NoContext
     ├── Refused                     the platform understood and said no
     │   ├── IllegalTransition, StartConflict (InstanceArchived), UnknownWorkflow, InstanceNotFound
+    │   ├── UnknownKey, HistoryTooLarge
     │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
     │   └── TooManySignals, ChildTooDeep
     ├── Unavailable                 try again later; says what is not reachable
@@ -194,6 +195,23 @@ class InstanceNotFound(Refused):
 
     def __init__(self, *, hint: str = "", **attributes: object) -> None:
         super().__init__(hint=hint, **attributes)
+
+
+class UnknownKey(Refused):
+    template = "{instance} has recorded nothing under the key {key!r}{hint}; `runtara log {instance}` shows its keys"
+    instance: str
+    key: str
+    hint: str
+
+
+class HistoryTooLarge(Refused):
+    template = (
+        "{instance} cannot be forked there: what is to be copied has {size:,} bytes; the limit is {limit:,}. Fork it "
+        "at an earlier key (`--at`)"
+    )
+    instance: str
+    size: int
+    limit: int
 
 
 class WrongPartition(Refused):

@@ -21,14 +21,41 @@ class Event(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=T
 
 
 class InstanceCreated(Event, frozen=True, kw_only=True):
-    """`origin` is what made it: a client's start, a script's own registration, a parent, a schedule."""
+    """`origin` is what made it: a start (a client's, a parent's, a schedule's), a script's own registration, a fork."""
 
     workflow: str
     input: Raw
     options: Options
     labels: dict[str, str] = {}
     parent: Parent | None = None
-    origin: Literal["start", "registered"] = "start"
+    origin: Literal["start", "registered", "fork"] = "start"
+
+
+class InstanceForked(Event, frozen=True, kw_only=True):
+    """What follows was recorded by `source` up to its event `version`, which has the hash `source_hash` (hex).
+
+    `at_key`: the operation just before which the fork begins; `edits`: keys whose answers were given by hand.
+    """
+
+    source: str
+    version: int
+    source_hash: str = ""
+    at_key: str | None = None
+    edits: tuple[str, ...] = ()
+    input_replaced: bool = False
+
+
+class MemoCopied(Event, frozen=True, kw_only=True):
+    """Answers the key as an event of this `type` and `data` does, and has no other effect: nothing is begun by it."""
+
+    type: str
+    data: Raw
+
+
+class CompensationInherited(Event, frozen=True, kw_only=True):
+    """The source has registered it, and it is the source's to undo: this instance neither registers nor runs it."""
+
+    data: Raw
 
 
 class InstanceQueued(Event, frozen=True, kw_only=True):
@@ -191,19 +218,20 @@ AnyEvent = (
     | ChildRequested | WaitResolved | WaitAbandoned | CompensationAdded | CustomEvent | ProgressReported | LogWritten
     | TimerFired | SignalReceived | ChildCompleted | ChildFailed | InstanceSuspended | PauseRequested | InstancePaused
     | InstanceResumed | CancelRequested | AttemptLost | InstanceRetried | InstanceContinued | InstanceCompleted
-    | InstanceFailed | InstanceCancelled
+    | InstanceFailed | InstanceCancelled | InstanceForked | MemoCopied | CompensationInherited
 )  # fmt: skip
 
 EVENT_TYPES: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in Event.__subclasses__()}
 MEMO_TYPES: Final = (
     "CheckpointSaved", "StepFailed", "SleepStarted", "WaitStarted", "ChildRequested", "WaitResolved", "WaitAbandoned",
-    "CompensationAdded", "CustomEvent", "TimerFired",
+    "CompensationAdded", "CompensationInherited", "CustomEvent", "TimerFired", "MemoCopied",
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()
 _payload_types: dict[str, msgspec.json.Decoder[Event]] = {
     name: msgspec.json.Decoder(cls) for name, cls in EVENT_TYPES.items()
 }
+_copies = msgspec.json.Decoder(MemoCopied)
 
 
 def encode_data(event: AnyEvent) -> bytes:
@@ -220,3 +248,11 @@ def decode_event(type: str, key: str | None, data: bytes) -> AnyEvent:
         return CheckpointSaved(key=key, data=Raw(data))
     event = _payload_types[type].decode(data)
     return msgspec.structs.replace(event, key=key) if key is not None else event  # type: ignore[return-value]
+
+
+def memo_of(type: str, data: bytes) -> tuple[str, Raw]:
+    """Type and data with which an event answers its key: a copy's are those of the event that was copied."""
+    if type != MemoCopied.__name__:
+        return type, Raw(data)
+    copied = _copies.decode(data)
+    return copied.type, copied.data.copy()

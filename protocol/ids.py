@@ -16,6 +16,7 @@ from .limits import MAX_ID_LENGTH, MAX_KEY_LENGTH
 
 DEFAULT_TENANT: Final = "default"
 FAILED_KEY: Final = "~failed"  # why an instance fails, recorded before it is undone: from then on nothing else can come
+TIMEOUT_KEY: Final = "~timeout"  # the sleep that ends with the time that a workflow may take
 UNDO_PREFIX: Final = "~undo/"  # of the keys under which compensations record that they ran
 _ID: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}")
 _PARENT_PART: Final = 100  # a child's id keeps this much of its parent's, for people

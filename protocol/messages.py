@@ -241,6 +241,13 @@ class RegisterReply(_Lenient, frozen=True, kw_only=True):
     stream: str
 
 
+class ForkedFrom(_Lenient, frozen=True, kw_only=True):
+    """Where a fork comes from."""
+
+    id: str
+    version: int
+
+
 class InstanceView(_Lenient, frozen=True, kw_only=True, omit_defaults=False):
     id: str
     tenant: str
@@ -260,6 +267,7 @@ class InstanceView(_Lenient, frozen=True, kw_only=True, omit_defaults=False):
     worker: str | None = None
     progress: tuple[int, int | None] | None = None
     note: str | None = None
+    forked_from: ForkedFrom | None = None
 
 
 class ListRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
@@ -336,6 +344,23 @@ class PositionRequest(_Lenient, frozen=True, kw_only=True):
 class PositionReply(_Lenient, frozen=True, kw_only=True):
     outcome: Literal["accepted", "rejected", "pending"]
     reason: str = ""
+
+
+class ForkRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
+    """Make `instance` out of the one that the subject names; `id`, `actor`, `at` and `reply` are those of a command.
+
+    `set`: answers by key, instead of what was recorded. `input`, `labels`: null for the source's.
+    """
+
+    id: str
+    instance: str
+    reply: str
+    at: int = 0
+    actor: str | None = None
+    at_key: str | None = None
+    set: dict[str, Raw] = {}
+    input: Raw = NO_DATA
+    labels: dict[str, str] | None = None
 
 
 class WorkflowView(_Lenient, frozen=True, kw_only=True):

@@ -318,6 +318,37 @@ class ChildDone(Record, frozen=True, kw_only=True, tag="child_done"):
     error: WireError | None = None
 
 
+class Copied(msgspec.Struct, gc=False, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a fork takes over: key, type and data of an event of its source's, or of one whose answer is given by hand.
+
+    Of a compensation (`CompensationInherited`) `data` is what it was registered with.
+    """
+
+    key: str
+    type: str
+    data: Raw
+
+
+class Fork(Command, frozen=True, kw_only=True, tag="fork"):
+    """Create `instance` with what `source` had recorded; the fields are those of `InstanceForked`, and its `memos`.
+
+    A client asks for it over the API; the engine that is asked reads the source and makes this, so that whoever folds
+    it needs nothing else.
+    """
+
+    workflow: str
+    input: Raw
+    options: Options
+    labels: dict[str, str]
+    source: str
+    version: int
+    source_hash: str = ""
+    at_key: str | None = None
+    edits: tuple[str, ...] = ()
+    input_replaced: bool = False
+    memos: tuple[Copied, ...] = ()
+
+
 class WorkflowRegistered(Record, frozen=True, kw_only=True, tag="workflow_registered"):
     """From here on in the journal its partition knows the workflow like this; any engine says so in every partition.
 
@@ -360,7 +391,7 @@ AnyReport = (
     Checkpointed | StepFailure | Parked | Unparked | Compensating | Suspended | Completed | Failed | Cancelled
     | Continued | Custom
 )  # fmt: skip
-AnyEngineRecord = Owner | TimerDue | WorkerLost | Absent | ChildDone | WorkflowRegistered | WorkflowForgotten
+AnyEngineRecord = Owner | TimerDue | WorkerLost | Absent | ChildDone | Fork | WorkflowRegistered | WorkflowForgotten
 WireRecord = AnyCommand | Registered | Started | AnyReport | Progress | Log | Exited | AnyEngineRecord
 AnyRecord = WireRecord | Unreadable
 
@@ -368,5 +399,5 @@ ALLOWED: Final[dict[Channel, tuple[type[Record], ...]]] = {
     Channel.COMMANDS: COMMANDS,
     Channel.REPORTS: REPORTS,
     Channel.RUNNER: (Started, Exited),
-    Channel.ENGINE: (*OF_NO_INSTANCE, TimerDue, WorkerLost, Absent, ChildDone, Start, Cancel, Signal),
+    Channel.ENGINE: (*OF_NO_INSTANCE, TimerDue, WorkerLost, Absent, ChildDone, Fork, Start, Cancel, Signal),
 }

@@ -17,7 +17,6 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
 import orjson
 from msgspec import Raw
-from nats.aio.msg import Msg
 
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import (
@@ -48,6 +47,8 @@ from runtara.protocol.records import AnyCommand, Cancel, Pause, Resume, Retry, S
 from . import ports
 from .commands import ANSWER_SECONDS, Commands
 from .connection import Connection
+from .forks import fork_request
+from .hints import CommitHints
 from .ports import Api, Hints
 from .results import Ends, Results, Watch
 from .starts import named_input
@@ -58,8 +59,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 CONNECT_SECONDS: Final = 5.0
-FOLLOW_SECONDS: Final = 1.0  # between two looks for new events, unless a hint comes earlier
-HINT_SETTLE_SECONDS: Final = 0.02
 _NAME_PART: Final = 100  # a made-up id keeps this much of its workflow's name
 
 
@@ -207,6 +206,25 @@ class Client:
         self._results.forget(id)
         return status
 
+    async def fork(
+        self, id: str, *, at: str | None = None, set: Mapping[str, object] | None = None,
+        input: Mapping[str, object] | None = None, new_id: str | None = None,
+        labels: Mapping[str, str] | None = None, timeout: float = ANSWER_SECONDS,
+    ) -> "Handle[Any]":  # fmt: skip
+        """A new instance that begins where `id` stands, or just before the operation with the key `at`.
+
+        What `id` recorded before is answered, but for failures and for what it still waits for. `set` gives answers by
+        hand, by key, also to steps that failed or lie behind `at`; `input` replaces the input, `labels` the labels.
+        `new_id` is made up unless given. What `id` is to undo stays its own: cancelling the fork undoes only what the
+        fork itself has done.
+        Raises `InstanceNotFound`, `UnknownKey`, `UnknownWorkflow`, `StartConflict`, `HistoryTooLarge`, `NotConfirmed`.
+        """
+        request = fork_request(
+            id, at=at, answers=set or {}, input=input, id=new_id, labels=labels, actor=self._actor
+        )  # fmt: skip
+        await self._commands.fork(id, request, timeout=timeout)
+        return Handle(self, request.instance, None)
+
     # reading
 
     async def get(self, id: str) -> InstanceView:
@@ -286,8 +304,8 @@ class Client:
         """Of the commits that may be about `instance`, or of all."""
         subjects = self._connection.subjects
         if instance is None:
-            return _Hints(self._connection, subjects.committed_all)
-        return _Hints(self._connection, subjects.committed(self._connection.partition(instance)))
+            return CommitHints(self._connection, subjects.committed_all)
+        return CommitHints(self._connection, subjects.committed(self._connection.partition(instance)))
 
     def _command(self, instance: str) -> dict[str, Any]:
         """What every command says."""
@@ -359,41 +377,20 @@ class Handle(Generic[R]):
         self._watch = None
         return await self._client.retry(self.id)
 
+    async def fork(
+        self, *, at: str | None = None, set: Mapping[str, object] | None = None,
+        input: Mapping[str, object] | None = None, new_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> "Handle[R]":  # fmt: skip
+        """As `Client.fork`."""
+        forked = await self._client.fork(self.id, at=at, set=set, input=input, new_id=new_id, labels=labels)
+        return self._client.handle(forked.id, self._workflow)
+
     def history(self, *, after: int = 0) -> AsyncIterator[EventView]:
         return self._client.history(self.id, after=after)
 
     def events(self, *, after: int = 0) -> AsyncIterator[EventView]:
         return self._client.events(self.id, after=after)
-
-
-class _Hints:
-    """Wakes whoever follows the log soon after a commit, and at the latest after a second."""
-
-    def __init__(self, connection: Connection, subject: str) -> None:
-        self._connection = connection
-        self._subject = subject
-        self._cursors: dict[str, bytes] = {}
-        self._changed = asyncio.Event()
-
-    async def __aenter__(self) -> "_Hints":
-        self._subscription = await self._connection.subscribe(self._subject, self._on_hint)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        if not self._connection.bus.nats.is_closed:
-            await self._subscription.unsubscribe()
-
-    async def wait(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FOLLOW_SECONDS):
-                await self._changed.wait()
-                await asyncio.sleep(HINT_SETTLE_SECONDS)  # commits come in bursts: one look for many of them
-        self._changed.clear()
-
-    def _on_hint(self, msg: Msg) -> None:
-        if self._cursors.get(msg.subject) != msg.data:  # it is repeated every second
-            self._cursors[msg.subject] = msg.data
-            self._changed.set()
 
 
 def outcome_error(instance: str, status: Status, error: WireError | None) -> RuntaraError:

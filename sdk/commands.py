@@ -15,7 +15,7 @@ from runtara.infra.logs import logger
 from runtara.infra.writer import JournalWriter
 from runtara.protocol.errors import NotConfirmed, PlatformUnreachable, RuntaraError, from_wire
 from runtara.protocol.frames import encode_record
-from runtara.protocol.messages import CommandAnswer
+from runtara.protocol.messages import CommandAnswer, ForkRequest
 from runtara.protocol.records import AnyCommand
 
 from .connection import Connection
@@ -23,13 +23,14 @@ from .connection import Connection
 log = logger("commands")
 
 RESEND_SECONDS: Final = 1.0
+FORK_RESEND_SECONDS: Final = 4.0  # its record may have megabytes, and the journal has it
 SWEEP_SECONDS: Final = 0.25
 ANSWER_SECONDS: Final = 10.0  # how long a command waits for its answer unless the caller says otherwise
 _decoder = msgspec.json.Decoder(list[CommandAnswer])
 
 
 class _Pending:
-    __slots__ = ("answer", "instance", "partition", "record", "sent_at", "stored")
+    __slots__ = ("answer", "instance", "is_asked", "partition", "record", "sent_at", "stored")
 
     def __init__(self, instance: str, partition: int, record: bytes, answer: asyncio.Future[CommandAnswer]) -> None:
         self.instance = instance
@@ -37,6 +38,7 @@ class _Pending:
         self.record = record
         self.answer = answer
         self.sent_at = 0.0
+        self.is_asked = False  # an engine was asked for it, and has put it into the journal
         self.stored: asyncio.Future[int] | None = None
 
     @property
@@ -82,9 +84,31 @@ class Commands:
         finally:
             timer.cancel()
             self._pending.pop(command.id, None)
-        if answer.error is not None:
-            raise from_wire(answer.error)
-        return answer
+        return _accepted(answer)
+
+    async def fork(self, source: str, request: ForkRequest, *, timeout: float = ANSWER_SECONDS) -> CommandAnswer:
+        """As `send`; an engine reads the source and puts the record into the journal. It is asked until it answers."""
+        request = msgspec.structs.replace(request, reply=self.subject)
+        pending = _Pending(request.instance, 0, b"", self._loop.create_future())
+        self._pending[request.id] = pending
+        reason = f"no engine answered within {timeout:g} s; it may still be carried out"
+        try:
+            async with asyncio.timeout(timeout):
+                while not pending.answer.done():
+                    try:
+                        await self._connection.call("fork", request, bool, instance=source)
+                        pending.is_asked = True
+                    except PlatformUnreachable as exc:
+                        reason = exc.reason
+                    patience = FORK_RESEND_SECONDS if pending.is_asked else RESEND_SECONDS
+                    await asyncio.wait([pending.answer], timeout=patience)
+        except TimeoutError as exc:
+            if pending.is_asked:
+                raise NotConfirmed(instance=request.instance) from exc
+            raise PlatformUnreachable(reason=reason) from exc
+        finally:
+            self._pending.pop(request.id, None)
+        return _accepted(pending.answer.result())
 
     def _enqueue(self, command: AnyCommand) -> _Pending:
         instance = command.instance
@@ -140,6 +164,12 @@ class Commands:
         for pending in self._pending.values():
             if not pending.answer.done():
                 pending.answer.set_exception(error)
+
+
+def _accepted(answer: CommandAnswer) -> CommandAnswer:
+    if answer.error is not None:
+        raise from_wire(answer.error)
+    return answer
 
 
 def _refuse(pending: _Pending, stored: "asyncio.Future[int]") -> None:

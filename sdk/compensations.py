@@ -4,6 +4,8 @@ That there is something to undo is a record of its own (`compensating`); the fun
 code again, as results are. Each runs as a step under `~undo/<key>`: recorded once, tried again as its `retry=` says,
 not repeated by a later attempt.
 
+What a fork inherits is its source's to undo: registering it again does nothing.
+
 Invariants: an undo is known to the journal before what it undoes can begin; the order is that of the log, the same in
 every attempt; one that fails does not keep the others from running; whatever was not undone is told, by name.
 """
@@ -94,6 +96,8 @@ class Compensations:
         else:
             found, digest = self._keys.of_step(frame.prefix, spec, args, kwargs)
         check_key(UNDO_PREFIX + found)
+        if found in self._memos.inherited:
+            return
         version = self._memos.undos.get(found)
         if version is None:
             await self._operations.begins(frame)

@@ -29,6 +29,7 @@ from msgspec import Raw
 from runtara.infra.clock import JournalClock
 from runtara.protocol.errors import Stopped, WorkflowTimeout
 from runtara.protocol.events import SleepStarted, WaitResolved
+from runtara.protocol.ids import TIMEOUT_KEY
 from runtara.protocol.messages import Claimed, Memo
 from runtara.protocol.records import Completed, Continued, Options, Parked, Report, Suspended
 
@@ -37,7 +38,6 @@ from .context import Context
 from .failures import describe
 from .gate import Gate
 from .idle import Idleness, IdleWatch, all_wait
-from .keys import TIMEOUT_KEY
 from .memos import Memos
 from .operations import Operations
 from .parks import Parks

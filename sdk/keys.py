@@ -22,7 +22,6 @@ from .signature import StepSpec
 from .values import canonical, to_plain
 
 SHORT_DIGITS: Final = 8
-TIMEOUT_KEY: Final = "~timeout"  # when the workflow started, if it may only take so long
 _REPEAT: Final = re.compile(r"#\d+$")
 
 

@@ -18,6 +18,7 @@ from runtara.protocol.events import (
     CheckpointSaved,
     ChildRequested,
     CompensationAdded,
+    CompensationInherited,
     CustomEvent,
     SleepStarted,
     StepFailed,
@@ -102,12 +103,13 @@ class Memos:
         self._abandoned: set[str] = set()
         self._undo_digests: dict[str, str] = {}
         self.undos: dict[str, int] = {}  # the registered compensations: version by key
+        self.inherited: set[str] = set()  # those that a fork's source has registered, and undoes itself
         self._asked: set[str] = set()
         for memo in sorted(memos, key=_version):
             self.add(memo)
 
     def __bool__(self) -> bool:
-        return bool(self._memos or self._tries or self._opens or self.undos)
+        return bool(self._memos or self._tries or self._opens or self.undos or self.inherited)
 
     def add(self, memo: Memo) -> None:
         if memo.type in _OUTCOMES:
@@ -119,6 +121,9 @@ class Memos:
             self.abandon(memo.key)
         elif memo.type == CompensationAdded.__name__:
             self.undos[memo.key] = memo.version
+            self._undo_digests[memo.key] = _undo_digest(memo)
+        elif memo.type == CompensationInherited.__name__:
+            self.inherited.add(memo.key)
             self._undo_digests[memo.key] = _undo_digest(memo)
         elif memo.type == StepFailed.__name__:
             failure = _failure(memo)
@@ -247,7 +252,7 @@ def _failure(memo: Memo) -> Failure:
 
 def _undo_digest(memo: Memo) -> str:
     event = decode_event(memo.type, memo.key, bytes(memo.data))
-    data = orjson.loads(bytes(event.data)) if isinstance(event, CompensationAdded) else None
+    data = orjson.loads(bytes(event.data)) if isinstance(event, CompensationAdded | CompensationInherited) else None
     return str(data.get("args", "")) if isinstance(data, dict) else ""
 
 

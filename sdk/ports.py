@@ -12,7 +12,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Literal, Protocol, TypeVar
 
-from runtara.protocol.messages import CommandAnswer
+from runtara.protocol.messages import CommandAnswer, ForkRequest
 from runtara.protocol.records import AnyCommand, Record
 
 T = TypeVar("T")
@@ -86,6 +86,10 @@ class Commands(Protocol):
 
     async def send(self, command: AnyCommand, *, timeout: float = ...) -> CommandAnswer:
         """Raises what the platform refused it with, or that nobody answered for `timeout` seconds."""
+        ...
+
+    async def fork(self, source: str, request: ForkRequest, *, timeout: float = ...) -> CommandAnswer:
+        """As `send`, of a fork of the instance `source`."""
         ...
 
 

@@ -10,14 +10,16 @@ from .decision import Decision, Note
 from .effects import ControlDue, Effects, RunDue, effects
 from .envelope import check_envelope
 from .evolve import evolve
+from .forking import copies, fork_frame, fork_record, unknown_key
 from .keyset import UNKNOWN, KeySet, key_hash
-from .memos import is_failure, recorded_keys, served, takes_key
+from .memos import OF_UNDOS, is_failure, recorded_keys, served, takes_key
 from .outbox import outbox_commands
 from .reports import position
-from .starting import start_unknown
+from .starting import start_unknown, with_registration
 from .state import Claim, State, Timer, Wait, needs_keys, with_keys
 
 __all__ = [
+    "OF_UNDOS",
     "UNKNOWN",
     "Claim",
     "ControlDue",
@@ -31,9 +33,12 @@ __all__ = [
     "Timer",
     "Wait",
     "check_envelope",
+    "copies",
     "decide",
     "effects",
     "evolve",
+    "fork_frame",
+    "fork_record",
     "is_failure",
     "key_hash",
     "needs_keys",
@@ -43,5 +48,7 @@ __all__ = [
     "served",
     "start_unknown",
     "takes_key",
+    "unknown_key",
     "with_keys",
+    "with_registration",
 ]

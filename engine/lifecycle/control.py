@@ -71,7 +71,8 @@ def retry(state: State, record: Retry, now: int) -> Decision:
     if state.status not in (Status.FAILED, Status.CANCELLED):
         return _illegal(state, record)
     if state.undone:
-        return _illegal(state, record, f"{state.status.value} and its compensations have run; fork it instead")
+        instead = f"fork it instead (`runtara fork {record.instance}`)"
+        return _illegal(state, record, f"{state.status.value} and its compensations have run; {instead}")
     draft = Draft(state, record.instance, now)
     for key, child in state.children.items():
         if child.cancel:  # it was cancelled with its parent; the retry starts another

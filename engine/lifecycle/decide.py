@@ -24,6 +24,7 @@ from runtara.protocol.records import (
     Custom,
     Exited,
     Failed,
+    Fork,
     Log,
     Owner,
     Parked,
@@ -46,7 +47,7 @@ from runtara.protocol.records import (
 )
 from runtara.protocol.subjects import Source
 
-from . import claims, control, parks, reports, starting, wakes
+from . import claims, control, forking, parks, reports, starting, wakes
 from .decision import STALE, Decision, refused, stale_claim
 from .endings import end_attempt
 from .state import State
@@ -59,10 +60,8 @@ def decide(state: State | None, record: AnyRecord, now: int, *, source: Source) 
     if type(record) is Checkpointed and state is not None:
         return reports.checkpointed(state, record, now, source)
     match record:
-        case Start():
-            return starting.start(state, record)
-        case Registered():
-            return starting.registered(state, record, now, source)
+        case Start() | Fork() | Registered():
+            return _create(state, record, now, source)
         case Started():
             return claims.started(state, record, now, source)
         case TimerDue():
@@ -81,6 +80,18 @@ def decide(state: State | None, record: AnyRecord, now: int, *, source: Source) 
             return STALE
         case _:
             return _report(state, record, now, source)
+
+
+def _create(state: State | None, record: Start | Fork | Registered, now: int, source: Source) -> Decision:
+    match record:
+        case Start():
+            return starting.start(state, record)
+        case Fork():
+            return forking.fork(state, record)
+        case Registered():
+            return starting.registered(state, record, now, source)
+        case _:
+            assert_never(record)
 
 
 def _control(state: State | None, record: AnyControl, now: int, source: Source) -> Decision:

@@ -21,18 +21,21 @@ from runtara.protocol.events import (
     ChildFailed,
     ChildRequested,
     CompensationAdded,
+    CompensationInherited,
     CustomEvent,
     InstanceCancelled,
     InstanceCompleted,
     InstanceContinued,
     InstanceCreated,
     InstanceFailed,
+    InstanceForked,
     InstancePaused,
     InstanceQueued,
     InstanceResumed,
     InstanceRetried,
     InstanceSuspended,
     LogWritten,
+    MemoCopied,
     PauseRequested,
     ProgressReported,
     SignalReceived,
@@ -113,7 +116,9 @@ def _evolve(state: State, event: AnyEvent) -> State:
             return claims.evolve_end(state, event)
         case PauseRequested() | InstanceResumed() | CancelRequested() | InstanceRetried():
             return _controlled(state, event)
-        case InstanceCreated():
+        case MemoCopied():
+            return replace(state, keys=state.keys.add(key_hash(event.key or "")))
+        case InstanceCreated() | InstanceForked() | CompensationInherited():
             return state
         case _:
             assert_never(event)

@@ -11,7 +11,9 @@ from runtara.protocol.events import (
     CheckpointSaved,
     ChildRequested,
     CompensationAdded,
+    CompensationInherited,
     CustomEvent,
+    MemoCopied,
     SleepStarted,
     StepFailed,
     WaitResolved,
@@ -21,7 +23,8 @@ from runtara.protocol.events import (
 from .keyset import key_hash
 from .state import State
 
-_TAKES_KEY = (CheckpointSaved, SleepStarted, WaitStarted, ChildRequested, CustomEvent)
+OF_UNDOS = (CompensationAdded, CompensationInherited)  # their keys are of another kind than those of operations
+_TAKES_KEY = (CheckpointSaved, SleepStarted, WaitStarted, ChildRequested, CustomEvent, MemoCopied)
 
 
 def takes_key(event: AnyEvent) -> bool:
@@ -49,7 +52,7 @@ def served(state: State, log: Iterable[tuple[int, AnyEvent]]) -> list[tuple[int,
     return [
         (version, event)
         for version, event in memos
-        if version > failed.get(event.key, 0) or isinstance(event, CompensationAdded)
+        if version > failed.get(event.key, 0) or isinstance(event, OF_UNDOS)
     ]
 
 

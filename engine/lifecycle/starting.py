@@ -10,7 +10,7 @@ from runtara.protocol.events import InstanceCreated, InstanceFailed, InstanceQue
 from runtara.protocol.ids import is_id
 from runtara.protocol.limits import MAX_CHILD_DEPTH, MAX_LABEL_LENGTH, MAX_LABELS, MAX_NAME_LENGTH
 from runtara.protocol.messages import Status
-from runtara.protocol.records import Options, Registered, Start
+from runtara.protocol.records import Fork, Options, Registered, Start
 from runtara.protocol.subjects import Source
 
 from .claims import claimed, source_name, start_again
@@ -26,7 +26,7 @@ def start(state: State | None, record: Start) -> Decision:
         is_over = record.parent is not None and state.status.is_terminal  # it has told its parent, and never will again
         is_same = _is_same(state, record) and not is_over
         return DUPLICATE if is_same else refused(StartConflict(instance=record.instance))
-    error = _fault(record)
+    error = start_fault(record)
     if error is not None:
         return refused(error)
     created = InstanceCreated(
@@ -39,14 +39,16 @@ def start(state: State | None, record: Start) -> Decision:
     return Decision(events=(created, InstanceQueued(attempt=1, cause="start")))
 
 
-def start_unknown(state: State | None, record: Start, error: RuntaraError) -> Decision:
+def start_unknown(state: State | None, record: Start | Fork, error: RuntaraError) -> Decision:
     """A start that nothing can run. A child is created and fails: the same request meets it when it comes again.
 
     (If nothing of it were kept, a request that is sent again after its workflow was registered would start a child
     whose parent was told that there is none.)
     """
-    if record.parent is None or state is not None or _fault(record) is not None:
-        return start(state, record) if state is not None else refused(error)
+    if state is not None and isinstance(record, Start):
+        return start(state, record)
+    if isinstance(record, Fork) or record.parent is None or start_fault(record) is not None:
+        return refused(error)
     created = InstanceCreated(
         workflow=record.workflow,
         input=record.input,
@@ -55,6 +57,13 @@ def start_unknown(state: State | None, record: Start, error: RuntaraError) -> De
         parent=record.parent,
     )
     return Decision(events=(created, InstanceFailed(error=error.to_wire())))
+
+
+def with_registration(record: Start | Fork, kind: str, registered: Options) -> Start | Fork:
+    """The record with the options that the log keeps. What runs a workflow is what it is registered with now, also in
+    a fork of an instance that something else ran."""
+    options = replace(record.options or registered, runner=kind)
+    return replace(record, options=replace(options, image=registered.image) if isinstance(record, Fork) else options)
 
 
 def registered(state: State | None, record: Registered, now: int, source: Source) -> Decision:
@@ -79,7 +88,7 @@ def registered(state: State | None, record: Registered, now: int, source: Source
 
 
 def _create(record: Registered, source: Source) -> Decision:
-    error = _fault(record)
+    error = start_fault(record)
     if error is not None:
         return refused(error)
     created = InstanceCreated(
@@ -100,7 +109,7 @@ def _is_same(state: State, record: Start) -> bool:
     )
 
 
-def _fault(record: Start | Registered) -> RuntaraError | None:
+def start_fault(record: Start | Registered | Fork) -> RuntaraError | None:
     """What the frame's decoder does not look into."""
     if record.options is not None and not is_id(record.options.runner):
         return Malformed(reason="options.runner is not a legal id")

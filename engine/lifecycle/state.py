@@ -22,6 +22,7 @@ Mode = Literal["normal", "cancelling"]
 WaitKind = Literal["sleep", "signal", "child", "retry"]
 TimerPurpose = Literal["sleep", "signal", "retry", "restart", "grace"]
 
+_QUEUED_BY_START = 2  # the version of the InstanceQueued that follows an InstanceCreated
 SUSPENDED = (Status.SLEEPING, Status.WAITING)
 
 
@@ -155,6 +156,11 @@ class State(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=T
     @property
     def is_suspended(self) -> bool:
         return self.status in SUSPENDED
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its attempt is the first of all, so that nothing can be recorded: a fork's first has a history."""
+        return self.attempt == 1 and self.queued_at <= _QUEUED_BY_START
 
 
 def with_keys(state: State, hashes: Iterable[int]) -> State:

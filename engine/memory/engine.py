@@ -31,7 +31,7 @@ from runtara.protocol.records import (
     AnyRecord,
     ChildDone,
     Command,
-    Options,
+    Fork,
     Owner,
     Record,
     Registered,
@@ -45,7 +45,17 @@ from runtara.protocol.records import (
 )
 from runtara.protocol.subjects import Channel, Source
 
-from ..lifecycle import Claim, Decision, State, check_envelope, decide, effects, outbox_commands, start_unknown
+from ..lifecycle import (
+    Claim,
+    Decision,
+    State,
+    check_envelope,
+    decide,
+    effects,
+    outbox_commands,
+    start_unknown,
+    with_registration,
+)
 from .clock import VirtualClock
 from .control import control_messages
 from .rows import Row, claimed, done_of, run_request
@@ -217,7 +227,7 @@ class MemoryEngine:
         error: RuntaraError | None = None
         if (tenant, record.instance, record.id) not in self._obeyed:
             unknown: RuntaraError | None = None
-            if isinstance(record, Start):
+            if isinstance(record, Start | Fork):
                 record, unknown = self._with_options(tenant, record)
             decision = self._decide(entry, tenant, record, unknown)  # type: ignore[arg-type]  # every command is one
             error = decision.error
@@ -240,16 +250,15 @@ class MemoryEngine:
         )
         self._out.append(Answer(record.reply or "", answer))
 
-    def _with_options(self, tenant: str, record: Start) -> tuple[Start, RuntaraError | None]:
-        """The start with its workflow's options in it, as the log keeps them."""
+    def _with_options(self, tenant: str, record: Start | Fork) -> tuple[Start | Fork, RuntaraError | None]:
+        """The record with its workflow's options in it, as the log keeps them."""
         known = self.workflows.get((tenant, record.workflow))
         if known is None:
             names = sorted(name for owner, name in self.workflows if owner == tenant)
             close = get_close_matches(record.workflow, names, n=3)
             hint = f" (did you mean {', '.join(map(repr, close))}?)" if close else ""
             return record, UnknownWorkflow(workflow=record.workflow, hint=hint)
-        options: Options = record.options or known.options
-        return msgspec.structs.replace(record, options=msgspec.structs.replace(options, runner=known.kind)), None
+        return with_registration(record, known.kind, known.options), None
 
     def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:
         assert start.parent is not None
@@ -304,7 +313,7 @@ class MemoryEngine:
         """`unknown`: why nobody can run what is to be started."""
         row = self.rows.get((tenant, record.instance))
         before = row.state if row is not None else None
-        if isinstance(record, Start) and unknown is not None:
+        if isinstance(record, Start | Fork) and unknown is not None:
             decision = start_unknown(before, record, unknown)
         else:
             decision = decide(before, record, entry.time_us, source=entry.source)

@@ -14,11 +14,13 @@ from runtara.protocol.events import (
     InstanceContinued,
     InstanceCreated,
     InstanceFailed,
+    InstanceForked,
     InstanceRetried,
     ProgressReported,
     encode_data,
+    memo_of,
 )
-from runtara.protocol.messages import Claimed, Done, EventView, InstanceView, Memo, RunRequest, Status
+from runtara.protocol.messages import Claimed, Done, EventView, ForkedFrom, InstanceView, Memo, RunRequest, Status
 from runtara.protocol.records import NO_DATA, Parent
 
 from ..lifecycle import Claim, State, evolve, needs_keys, recorded_keys, served, with_keys
@@ -94,7 +96,8 @@ def memos(row: Row, *, after: int = 0, up_to: int | None = None) -> list[Memo]:
 def memo_at(row: Row, version: int) -> Memo:
     """The event of this version, as a memo."""
     event = row.events[version - 1]
-    return Memo(key=event.key or "", version=version, type=event.type, data=event.data, at=event.at)
+    type, data = memo_of(event.type, bytes(event.data))
+    return Memo(key=event.key or "", version=version, type=type, data=data, at=event.at)
 
 
 def view(row: Row, *, whole: bool = True) -> InstanceView:
@@ -119,7 +122,13 @@ def view(row: Row, *, whole: bool = True) -> InstanceView:
         worker=state.claim.worker if state.claim is not None else None,
         progress=row.progress,
         note=_note(state),
+        forked_from=_forked_from(row) if whole else None,
     )
+
+
+def _forked_from(row: Row) -> ForkedFrom | None:
+    event = row.log[1][1] if len(row.log) > 1 else None
+    return ForkedFrom(id=event.source, version=event.version) if isinstance(event, InstanceForked) else None
 
 
 def _wake_at(state: State) -> int | None:
@@ -141,7 +150,7 @@ def run_request(row: Row) -> RunRequest:
         instance=row.instance,
         workflow=state.workflow,
         attempt=state.attempt,
-        first=state.attempt == 1,
+        first=state.is_fresh,
         input=row.input,
         options=state.options,
         labels=row.labels,

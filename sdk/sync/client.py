@@ -146,6 +146,32 @@ class Client(Face[_Client]):
         """Run a failed or cancelled instance again: what succeeded is kept, what failed is tried again."""
         return self._call(lambda: self._inner.retry(id, timeout=timeout))
 
+    def fork(
+        self,
+        id: str,
+        *,
+        at: str | None = None,
+        set: Mapping[str, object] | None = None,
+        input: Mapping[str, object] | None = None,
+        new_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float = ANSWER_SECONDS,
+    ) -> "Handle[Any]":
+        """A new instance that begins where `id` stands, or just before the operation with the key `at`.
+
+        What `id` recorded before is answered, but for failures and for what it still waits for. `set` gives answers by
+        hand, by key, also to steps that failed or lie behind `at`; `input` replaces the input, `labels` the labels.
+        `new_id` is made up unless given. What `id` is to undo stays its own: cancelling the fork undoes only what the
+        fork itself has done.
+        Raises `InstanceNotFound`, `UnknownKey`, `UnknownWorkflow`, `StartConflict`, `HistoryTooLarge`, `NotConfirmed`.
+        """
+        return Handle(
+            self._call(
+                lambda: self._inner.fork(id, at=at, set=set, input=input, new_id=new_id, labels=labels, timeout=timeout)
+            ),
+            self._host,
+        )
+
     def get(self, id: str) -> InstanceView:
         """What is known of an instance. Raises `InstanceNotFound`."""
         return self._call(lambda: self._inner.get(id))
@@ -217,6 +243,20 @@ class Handle(Face[_Handle[R]], Generic[R]):
 
     def retry(self) -> Status:
         return self._call(lambda: self._inner.retry())
+
+    def fork(
+        self,
+        *,
+        at: str | None = None,
+        set: Mapping[str, object] | None = None,
+        input: Mapping[str, object] | None = None,
+        new_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> "Handle[R]":
+        """As `Client.fork`."""
+        return Handle(
+            self._call(lambda: self._inner.fork(at=at, set=set, input=input, new_id=new_id, labels=labels)), self._host
+        )
 
     def history(self, *, after: int = 0) -> Iterator[EventView]:
         return self._iterate(lambda: self._inner.history(after=after))

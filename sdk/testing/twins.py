@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from runtara.engine.lifecycle import position
+from runtara.engine.lifecycle import fork_frame, fork_record, position
 from runtara.engine.memory import MemoryBus, Row, done_of, memos, view
 from runtara.protocol.errors import InstanceNotFound, Malformed, UnknownWorkflow, from_wire
 from runtara.protocol.messages import (
@@ -18,6 +18,7 @@ from runtara.protocol.messages import (
     Done,
     EventsReply,
     EventsRequest,
+    ForkRequest,
     Info,
     ListReply,
     ListRequest,
@@ -29,7 +30,7 @@ from runtara.protocol.messages import (
     TailRequest,
     WorkflowView,
 )
-from runtara.protocol.records import AnyCommand, WorkflowForgotten
+from runtara.protocol.records import AnyCommand, Fork, WorkflowForgotten
 from runtara.protocol.subjects import Channel, Source
 
 from ..results import Watch
@@ -47,6 +48,20 @@ class MemoryCommands:
         self._source = Source(Channel.COMMANDS, 0, tenant, client=CLIENT)
 
     async def send(self, command: AnyCommand, *, timeout: float = 0.0) -> CommandAnswer:
+        return await self._answer(self._source, command)
+
+    async def fork(self, source: str, request: ForkRequest, *, timeout: float = 0.0) -> CommandAnswer:
+        row = self._bus.engine.rows.get((self._source.tenant, source))
+        if row is None:
+            raise InstanceNotFound(instance=source, tenant=self._source.tenant)
+        record = fork_record(
+            row.tenant, source, state=row.state, log=row.log, input=row.input, labels=row.labels, hash=b"",
+            request=request,
+        )  # fmt: skip
+        fork_frame(record)
+        return await self._answer(ENGINE, record)
+
+    async def _answer(self, source: Source, command: AnyCommand | Fork) -> CommandAnswer:
         answered: asyncio.Future[CommandAnswer] = asyncio.get_running_loop().create_future()
 
         def on_answer(answer: object) -> None:
@@ -55,7 +70,7 @@ class MemoryCommands:
 
         reply = self._bus.expect(on_answer)
         try:
-            self._bus.store(self._source, msgspec.structs.replace(command, reply=reply))
+            self._bus.store(source, msgspec.structs.replace(command, reply=reply))
             answer = await answered
         finally:
             self._bus.forget(reply)

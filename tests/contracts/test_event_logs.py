@@ -125,3 +125,22 @@ async def test_both_platforms_tell_the_same_stories(real: Client) -> None:
         async with MemoryPlatform(*flows.ALL) as memory:
             in_memory = await told(memory, name)
         assert in_memory == await told(real, name), name
+
+
+async def forked(client: Client) -> Story:
+    """Of a run of steps and a child, forked at a key, with an answer given by hand."""
+    source = await client.start(flows.steps, n=3, id="source")
+    await source.result(timeout=20)
+    fork = await source.fork(at="shout", set={"begun": {"n": 5}}, new_id="fork")
+    outcome = await fork.result(timeout=20)
+    reply = await client._api.call("memos", {"after": 0}, MemosReply, instance="fork")
+    memos = [(memo.key, memo.type, _without_times(memo.data)) for memo in reply.memos]
+    return Story(outcome, [(event.type, event.key) async for event in fork.history()], memos)
+
+
+async def test_both_platforms_make_the_same_forks(real: Client) -> None:
+    async with MemoryPlatform(*flows.ALL) as memory:
+        in_memory = await forked(memory)
+    assert in_memory == await forked(real)
+    assert in_memory.outcome == 11  # a step with another argument is another step, and runs
+    assert [type for type, _ in in_memory.events].count("MemoCopied") == 3

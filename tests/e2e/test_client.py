@@ -1,16 +1,19 @@
 """What the client reads, and its blocking face."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from runtara.engine.service import Engine
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import InvalidInput, NotConfirmed, PlatformUnreachable, ResultTimeout
 from runtara.protocol.messages import Status, WorkflowView
 from runtara.runner.pool import Pool
 from runtara.sdk import sync
 from runtara.sdk.client import Client
+from tests.support.peer import connect_peer
 from tests.support.polling import eventually
 
 from . import flows
@@ -102,8 +105,6 @@ async def test_without_an_engine_a_client_says_that_nobody_is_there(
 async def test_a_command_that_is_stored_but_not_answered_is_not_confirmed(
     deployed: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from runtara.engine.service import Engine
-
     engine = Engine(deployed)
     await engine.__aenter__()
     async with Client(deployed) as client:
@@ -112,12 +113,35 @@ async def test_a_command_that_is_stored_but_not_answered_is_not_confirmed(
             await client.pause("a", timeout=0.5)
 
 
+async def test_a_fork_that_is_stored_but_not_answered_is_not_confirmed_and_there_later(
+    client: Client, pool: Pool, deployed: Settings
+) -> None:
+    await (await client.start(flows.greet, name="ada", id="source")).result(timeout=20)
+    async with connect_peer(deployed) as peer:
+        async with peer.pool.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT id FROM partitions FOR UPDATE")  # nothing can be committed
+            with pytest.raises(NotConfirmed, match="later"):
+                await client.fork("source", new_id="later", timeout=1.5)
+        await peer.until_status("later", "completed")
+
+
+async def test_a_fork_that_no_engine_was_there_to_make_says_so(deployed: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(AsyncExitStack())
+        await engine.enter_async_context(Engine(deployed))
+        client = await stack.enter_async_context(Client(deployed))
+        await engine.aclose()
+        with pytest.raises(PlatformUnreachable):
+            await client.fork("source", timeout=1.0)
+
+
 async def test_the_blocking_client_does_the_same(client: Client, pool: Pool, deployed: Settings) -> None:
-    def program() -> tuple[str, list[str]]:
+    def program() -> tuple[str, str, list[str]]:
         with sync.Client.connect(deployed) as blocking:
             handle = blocking.start(flows.greet, name="ada")
-            return handle.result(timeout=10), [event.type for event in handle.history()]
+            result, fork = handle.result(timeout=10), handle.fork()
+            return result, fork.result(timeout=10), [event.type for event in handle.history()]
 
-    result, types = await asyncio.to_thread(program)
-    assert result == "hello ADA"
+    result, forked, types = await asyncio.to_thread(program)
+    assert result == forked == "hello ADA"
     assert types[-1] == "InstanceCompleted"

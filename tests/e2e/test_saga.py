@@ -69,8 +69,17 @@ async def test_a_trip_that_cannot_be_booked_whole_is_not_booked(client: Client, 
         await handle.result(timeout=20)
     assert ledger.lines == ["booked flight", "booked hotel", "cancelled hotel", "cancelled flight"]
     assert await undone(handle) == UNDO_ORDER
-    with pytest.raises(IllegalTransition, match="fork"):
+    with pytest.raises(IllegalTransition, match=f"`runtara fork {handle.id}`"):
         await handle.retry()
+
+
+async def test_a_trip_that_was_undone_is_booked_again_in_a_fork(client: Client, pool: Pool, ledger: Ledger) -> None:
+    handle = await client.start("book-trip", {"sold_out": "car", "ledger": str(ledger.path)})
+    with pytest.raises(WorkflowFailed, match="there is no car left"):
+        await handle.result(timeout=20)
+    fork = await handle.fork(input={"ledger": str(ledger.path)})
+    assert sorted(await fork.result(timeout=20)) == ["car", "flight", "hotel"]
+    assert ledger.lines[4:] == ["booked flight", "booked hotel", "booked car"]
 
 
 async def test_a_worker_killed_in_the_middle_of_the_undoing_loses_and_repeats_nothing(
@@ -109,6 +118,21 @@ async def test_a_booking_that_has_left_memory_is_woken_to_be_undone(client: Clie
     with pytest.raises(WorkflowCancelled):
         await handle.result(timeout=20)
     assert ledger.lines[3:] == ["cancelled car", "cancelled hotel", "cancelled flight"]
+
+
+async def test_a_fork_of_a_booking_cancels_only_what_it_booked_itself(
+    client: Client, pool: Pool, ledger: Ledger
+) -> None:
+    handle = await client.start("book-trip", {"approval": True, "ledger": str(ledger.path)})
+    await until(handle, Status.WAITING)
+    fork = await handle.fork(at="book/car")
+    await until(fork, Status.WAITING)
+    await fork.cancel()
+    with pytest.raises(WorkflowCancelled):
+        await fork.result(timeout=20)
+    assert ledger.lines == ["booked flight", "booked hotel", "booked car", "booked car", "cancelled car"]
+    await handle.signal("approved")
+    assert sorted(await handle.result(timeout=20)) == ["car", "flight", "hotel"]
 
 
 async def test_a_trip_that_is_approved_stays_booked(client: Client, pool: Pool, ledger: Ledger) -> None:

@@ -56,6 +56,8 @@ async def test_what_was_registered_and_started_since_the_copy_is_folded_again_to
         await held.commit(held.step("a"))
         await register(peer, restarts=8)
         assert (await peer.start("i-2")).error is None
+        assert (await peer.fork("i-1", "i-3")).error is None
+        await held.commit(held.step("b"))  # which a fork that was made again would have, too
         before = await log(site)
         await postgres.stop()
         folder.rename(data.parent / "lost")

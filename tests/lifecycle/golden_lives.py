@@ -125,12 +125,34 @@ def script() -> Life:
     return life
 
 
+def fork() -> Life:
+    """A fork with an inherited undo and an answer given by hand, forked again, and cancelled with its own undo."""
+    life = Life().running()
+    life.compensate("refund")
+    life.step("charge", '"r1"')
+    life.sleep("cool-down", 3)
+    life.fire()
+    life.fail_step("ship")
+    life.report(Failed, error=ERROR)
+    life = life.forked(edits={"ship": '"by hand"'}).forked()
+    life.claim()
+    life.compensate("recall")
+    life.step("deliver")
+    life.cancel()
+    life.suspend(reason="released")
+    life.claim("n2")
+    life.step("~undo/recall", "true")
+    life.report(Cancelled)
+    return life
+
+
 LIVES: Final[dict[str, Callable[[], Life]]] = {
     "order_batch": order_batch,
     "approval": approval,
     "saga": saga,
     "second_chance": second_chance,
     "script": script,
+    "fork": fork,
 }
 
 

@@ -9,6 +9,7 @@ from runtara.engine.lifecycle import State, served
 from runtara.protocol.events import AnyEvent, CheckpointSaved, WaitAbandoned, WaitResolved
 from runtara.protocol.records import AnyRecord, Checkpointed, Completed, Parked, Started, Suspended
 from runtara.protocol.subjects import Channel, Source
+from tests.lifecycle.laws import unwrapped
 
 SECOND: Final = 1_000_000
 INSTANCE, TENANT = "i", "t"
@@ -122,7 +123,7 @@ class Process:
 def memos(state: State, log: list[tuple[int, AnyEvent]]) -> dict[str, bytes]:
     """What a claim is answered with: the outcome of each key."""
     found: dict[str, bytes] = {}
-    for version, event in served(state, log):
+    for version, event in map(unwrapped, served(state, log)):
         key = event.key or ""
         match event:
             case CheckpointSaved():

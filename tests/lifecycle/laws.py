@@ -27,6 +27,7 @@ from runtara.protocol.events import (
     InstanceResumed,
     InstanceRetried,
     InstanceSuspended,
+    MemoCopied,
     PauseRequested,
     SignalReceived,
     SleepStarted,
@@ -35,6 +36,7 @@ from runtara.protocol.events import (
     WaitAbandoned,
     WaitResolved,
     WaitStarted,
+    decode_event,
 )
 from runtara.protocol.ids import FAILED_KEY
 from runtara.protocol.records import AnyRecord, Cancel, Report, Resume, Suspended, TimerDue, Unreadable
@@ -241,7 +243,7 @@ class Laws:
     def _memos(self, state: State, log: list[tuple[int, AnyEvent]]) -> None:
         memos: dict[str, tuple[int, AnyEvent]] = {}
         abandoned = {event.key: version for version, event in served(state, log) if isinstance(event, WaitAbandoned)}
-        for version, event in served(state, log):
+        for version, event in map(unwrapped, served(state, log)):
             is_outcome = isinstance(event, OUTCOMES) or (isinstance(event, StepFailed) and event.due_us is None)
             if not is_outcome or event.key is None or version < abandoned.get(event.key, 0):
                 continue
@@ -262,6 +264,14 @@ class Laws:
             assert owed.control is None, "law 15: control for nobody"
         read = msgspec.json.decode(msgspec.json.encode(state), type=State)
         assert effects(read) == owed, "law 15: effects are not a function of the state"
+
+
+def unwrapped(entry: tuple[int, AnyEvent]) -> tuple[int, AnyEvent]:
+    """Of what a fork has copied, the event that it is a copy of."""
+    version, event = entry
+    if not isinstance(event, MemoCopied):
+        return entry
+    return version, decode_event(event.type, event.key, bytes(event.data))
 
 
 def _is_new(state: State, key: str) -> bool:

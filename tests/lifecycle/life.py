@@ -7,9 +7,20 @@ from collections.abc import Sequence
 
 from msgspec import Raw
 
-from runtara.engine.lifecycle import Decision, State, Status, decide, evolve, needs_keys, recorded_keys, with_keys
+from runtara.engine.lifecycle import (
+    Decision,
+    State,
+    Status,
+    decide,
+    evolve,
+    fork_record,
+    needs_keys,
+    recorded_keys,
+    with_keys,
+)
 from runtara.protocol.errors import WireError
 from runtara.protocol.events import AnyEvent
+from runtara.protocol.messages import ForkRequest
 from runtara.protocol.records import (
     AnyRecord,
     Cancel,
@@ -144,6 +155,17 @@ class Life:
         )  # fmt: skip
         return self.tell(record, ENGINE)
 
+    def forked(self, *, at: str | None = None, edits: dict[str, str] | None = None) -> "Life":
+        """The life of a fork that is made now."""
+        answers = {key: raw(value) for key, value in (edits or {}).items()}
+        request = ForkRequest(id="fork-1", instance=INSTANCE, reply="", at_key=at, set=answers)
+        record = fork_record(
+            TENANT, "source", state=self.state, log=self.log, input=raw("{}"), labels={}, hash=b"h", request=request
+        )
+        fork = Life()
+        fork.tell(record, ENGINE)
+        return fork
+
     # what the worker says
 
     def claim(self, nonce: str = "n1", *, worker: str = "w1", attempt: int | None = None) -> Decision:
@@ -167,6 +189,9 @@ class Life:
 
     def step(self, key: str, value: str = "1") -> Decision:
         return self.report(Checkpointed, key=key, data=raw(f'{{"kind":"step","value":{value}}}'))
+
+    def report_saved(self, key: str, data: str) -> Decision:
+        return self.report(Checkpointed, key=key, data=raw(data))
 
     def fail_step(self, key: str, *, n: int = 1, for_us: int | None = None) -> Decision:
         return self.report(StepFailure, key=key, n=n, error=ERROR, for_us=for_us)

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from runtara.engine.lifecycle import State, check_envelope, decide, evolve
 from runtara.protocol.errors import RuntaraError, WireError
-from runtara.protocol.records import AnyRecord, ChildRequest, Options, Parent, Record
+from runtara.protocol.records import AnyRecord, ChildRequest, Copied, Options, Parent, Record
 from tests.lifecycle.life import CLIENT, CONTAINER, ENGINE, INSTANCE, RUNNER, SECOND, Life, worker_source
 
 TYPES: tuple[type[Record], ...] = get_args(AnyRecord)
@@ -46,6 +46,9 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "options": st.none() | OPTIONS,
     "labels": st.dictionaries(WORDS, WORDS),
     "child": st.none() | REQUESTS,
+    "version": NUMBERS,
+    "edits": st.lists(KEYS).map(tuple),
+    "memos": st.lists(st.builds(Copied, key=KEYS, type=WORDS, data=RAWS)).map(tuple),
     "parent": st.none() | st.builds(Parent, instance=WORDS, key=WORDS),
 }
 

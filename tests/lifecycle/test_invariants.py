@@ -91,6 +91,17 @@ ENDS = st.sampled_from(
 )
 
 
+def a_source(restarts: int) -> Life:
+    """With keys that the fork will be asked to record again."""
+    source = Life().running(options=Options(restarts=restarts))
+    source.compensate("c")
+    source.step("a")
+    source.wait("b", "x")
+    source.signal("x")
+    source.sleep("d")
+    return source
+
+
 class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -116,9 +127,11 @@ class Lives(RuleBasedStateMachine):
     def state(self) -> State:
         return self.life.state
 
-    @initialize(restarts=st.sampled_from([1, 2, 5]), script=st.booleans())
-    def begin(self, restarts: int, script: bool) -> None:
-        if script:
+    @initialize(restarts=st.sampled_from([1, 2, 5]), script=st.booleans(), forked=st.booleans())
+    def begin(self, restarts: int, script: bool, forked: bool) -> None:
+        if forked:
+            self.life = a_source(restarts).forked()
+        elif script:
             self.register("w1")
         else:
             self.life.start(options=Options(restarts=restarts))

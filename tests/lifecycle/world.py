@@ -16,13 +16,25 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from runtara.engine.lifecycle import Decision, State, Status, decide, effects, evolve, needs_keys, recorded_keys
+from runtara.engine.lifecycle import (
+    Decision,
+    State,
+    Status,
+    decide,
+    effects,
+    evolve,
+    fork_record,
+    needs_keys,
+    recorded_keys,
+)
 from runtara.engine.lifecycle import with_keys as filled
 from runtara.protocol.events import AnyEvent, InstanceCompleted
+from runtara.protocol.messages import ForkRequest
 from runtara.protocol.records import (
     Absent,
     AnyRecord,
     Cancel,
+    Fork,
     Options,
     Owner,
     Pause,
@@ -40,7 +52,7 @@ CLIENT = Source(Channel.COMMANDS, 0, TENANT, client="c")
 ENGINE = Source(Channel.ENGINE, 0)
 CHAOS_TICKS, CALM_TICKS, LEASE_TICKS = 25, 150, 4
 
-COMMANDS: Final = (Start, Signal, Pause, Resume, Cancel)
+COMMANDS: Final = (Start, Fork, Signal, Pause, Resume, Cancel)
 Decider = Callable[..., Decision]
 
 
@@ -81,8 +93,11 @@ class World:
     def enqueue(self, attempt: int) -> None:
         """Refused while the request is there, waiting or in flight."""
         if attempt not in self.queue and not self.is_lost():
-            self.queue[attempt] = Request(attempt, first=attempt == 1 and attempt not in self.published)
+            self.queue[attempt] = Request(attempt, first=self.is_fresh() and attempt not in self.published)
             self.published.add(attempt)
+
+    def is_fresh(self) -> bool:
+        return self.state is not None and self.state.is_fresh
 
     def acknowledge(self, request: Request, by: Process) -> None:
         if request.holder is by and self.queue.get(request.attempt) is request:
@@ -271,6 +286,24 @@ class World:
             self.command(Cancel)
         elif roll < 0.52:
             self.restart()
+        elif roll < 0.53:
+            self.fork()
+
+    def fork(self) -> None:
+        """From now on this is about a fork of what was, made as of the last commit."""
+        if self.state is None:
+            return
+        self.serial += 1
+        recorded = sorted(memos(self.state, self.log))
+        at_key = self.random.choice(recorded) if recorded and self.random.random() < 0.5 else None
+        request = ForkRequest(id=f"c{self.serial}", instance=INSTANCE, reply="", at_key=at_key)
+        record = fork_record(
+            TENANT, INSTANCE, state=self.state, log=self.log, input=Raw(b"{}"), labels={}, hash=b"", request=request
+        )
+        self.state, self.log, self.journal, self.cursor = None, [], [], 0
+        self.queue, self.published, self.processes = {}, set(), []
+        self.take_over()
+        self.publish(record, ENGINE)
 
     def stale_engine_acts(self) -> None:
         """It publishes what it believed was owed; of that only the run requests can do anything."""

@@ -26,6 +26,7 @@ from runtara.protocol.messages import (
     Claimed,
     CommandAnswer,
     CommitAnswer,
+    ForkRequest,
     InstanceView,
     RegisterReply,
     RegisterRequest,
@@ -189,6 +190,13 @@ class Peer:
         return await self.ask(
             Start(instance=instance, id=id or f"start-{instance}", workflow=workflow, input=Raw(input))
         )
+
+    async def fork(self, source: str, instance: str, *, id: str = "", **fields: Any) -> CommandAnswer:
+        """Ask for a fork, and wait for the answer to the command."""
+        inbox = self.inbox()
+        request = ForkRequest(id=id or f"fork-{instance}", instance=instance, reply=inbox.subject, **fields)
+        await self.api("fork", request, bool, source)
+        return await inbox.next(CommandAnswer)
 
     async def claim(self, instance: str, *, attempt: int = 1, worker: str = "w1", nonce: str | None = None) -> Held:
         """A claim that must be won."""
