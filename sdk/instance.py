@@ -62,6 +62,7 @@ from .failures import describe
 from .keys import Keys
 from .memos import SLEPT, Memos, Outcome, Recorded, Waited
 from .presence import KIND, Presence
+from .starts import checked_labels
 from .values import encode
 from .waits import duration_text, key_and
 
@@ -145,7 +146,7 @@ class Instance:
             nonce=self._presence.nonce,
             input=Raw(encode({} if input is None else input, key="input")),
             options=Options(runner=KIND),
-            labels=labels or {},
+            labels=checked_labels(labels),
         )
         claimed = await self._presence.open(record)
         self._memos = Memos(claimed.memos, claimed.now_us)

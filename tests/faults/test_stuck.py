@@ -59,7 +59,7 @@ class Site:
         return handle
 
     async def check(self, handles: list[Handle[list[int]]], *, deaths: int) -> None:
-        """All are through with the right results; what was guarded happened at most once, no step without need twice."""
+        """All are through with the right results; what was guarded happened at most once, no step twice for nothing."""
         results = await asyncio.gather(*(handle.result(timeout=90) for handle in handles))
         assert results == [[number * 1_000 + n for n in range(COUNT)] for number in range(NEIGHBOURS)]
         once = Counter(trace(self.folder, "once"))
