@@ -51,7 +51,7 @@ class Listener(Protocol):
 
     def resolved(self, memo: Memo) -> None: ...
     def waits_longer_than(self, seconds: float) -> bool: ...
-    def on_stop(self) -> None: ...
+    def on_told(self) -> None: ...
 
 
 class Presence:
@@ -96,7 +96,7 @@ class Presence:
     def stop(self, reason: str) -> None:
         if self.stopped is None:
             self.stopped = reason
-            self._listener.on_stop()
+            self._listener.on_told()
 
     def resolved(self, memo: Memo) -> None:
         self._listener.resolved(memo)
@@ -172,13 +172,18 @@ class Presence:
                 case Superseded():
                     self.stop(control.reason or "another process runs it now")
                 case CancelControl():
-                    self.cancel = True
+                    self._ask(pause=self.pause, cancel=True)
                 case PauseControl():
-                    self.pause = True
+                    self._ask(pause=True, cancel=self.cancel)
                 case ResumeControl():
-                    self.pause = False
+                    self._ask(pause=False, cancel=self.cancel)
                 case Resolved():
                     self._listener.resolved(control.memo)
+
+    def _ask(self, *, pause: bool, cancel: bool) -> None:
+        if (pause, cancel) != (self.pause, self.cancel):  # it is said again and again
+            self.pause, self.cancel = pause, cancel
+            self._listener.on_told()
 
     def _on_fatal(self, error: RuntaraError) -> None:
         lost = isinstance(error, JournalLost)
