@@ -93,7 +93,7 @@ class Instance:
         self._id = check_id(instance, "instance")
         self._workflow = check_id(workflow or _script_name(), "workflow")
         self._settings = settings
-        self._presence = Presence(settings, self._id, self)
+        self._presence = self._made_present()
         self._seq = 0
         self._memos = Memos()
         self._keys = Keys(None)
@@ -101,6 +101,10 @@ class Instance:
         self._waits_since = 0.0
         self._begun: dict[str, float | None] = {}  # waits that this run has left open, and when they are due
         self._told_pause = self._told_cancel = False  # by a wait that ended early
+
+    def _made_present(self) -> Presence:
+        """What it speaks through; its twin in memory has another."""
+        return Presence(self._settings, self._id, self)
 
     @classmethod
     def connect(cls, settings: Settings | None = None, *, workflow: str | None = None) -> "Instance":
@@ -155,7 +159,7 @@ class Instance:
             labels=checked_labels(labels),
         )
         claimed = await self._presence.open(record)
-        self._memos = Memos(claimed.memos, claimed.now_us)
+        self._memos = Memos(claimed.memos, claimed.now_us, self._presence.clock)
 
     async def close(self) -> None:
         """Leave without a last record: for the platform this process is gone."""
@@ -232,7 +236,7 @@ class Instance:
         opened = self._memos.opened(found)
         if isinstance(opened, SleepStarted):
             seconds = self._memos.clock.seconds_until(opened.due_us)
-        due = asyncio.get_running_loop().time() + seconds
+        due = self._presence.clock.monotonic() + seconds
         outcome = await self._outcome(found, due=due, kind="sleep", for_us=delay // _MICROSECOND)
         return self._early(full) if outcome is None else self._saved(existing=False, state=None)
 
@@ -303,16 +307,16 @@ class Instance:
         return outcome
 
     async def _wait(self, key: str, due: float | None) -> Outcome | None:
-        loop = asyncio.get_running_loop()
+        clock, loop = self._presence.clock, asyncio.get_running_loop()
         self._waits_since = time.monotonic()
-        timer = loop.call_at(due, self._slept, key) if due is not None else None
+        timer = clock.call_later(due - clock.monotonic(), self._slept, key) if due is not None else None
         try:
             while (outcome := self._memos.answer(key)) is None:
                 self._check()
                 if self._has_news:
                     return None
                 self._waiting[key] = loop.create_future()
-                await self._waiting[key]
+                await self._presence.wait(self._waiting[key])
             return outcome
         finally:
             self._waiting.pop(key, None)
