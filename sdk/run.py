@@ -25,6 +25,7 @@ from .discovery import Code, load
 from .overdue import EXIT_OVERDUE
 from .worker import Worker
 
+EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNREACHABLE: Final = 5
 LAST_RESORT_SECONDS: Final = 10.0  # beyond what leaving may take: a supervisor, if there is one, comes first
@@ -66,6 +67,11 @@ async def _run(settings: Settings, code: Code, link: int | None) -> int:
     except (Unavailable, Refused) as exc:
         sys.stderr.write(f"error: {exc}\n")
         status = EXIT_UNREACHABLE
+    except Exception:
+        if not worker.has_code:
+            raise
+        traceback.print_exc()
+        status = EXIT_FAILED
     if worker.has_code:
         _end_now(status)
     return status

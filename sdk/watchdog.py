@@ -25,6 +25,7 @@ from .heartbeat import Pulse, Residence
 log = logger("worker")
 
 Attempt = tuple[str, int]
+SILENT_LOOKS: Final = 2  # in a row: a whole process that was stopped may be looked at before its loop can run again
 _control_decoder: Final[msgspec.json.Decoder[Control]] = msgspec.json.Decoder(Control)
 
 
@@ -49,6 +50,7 @@ class Watchdog:
         self._blocker = blocker
         self._on_blocked = on_blocked
         self._cancelled: dict[Residence, float] = {}
+        self._silent_looks = 0
         self._said = False
 
     def hear(self, msg: Msg) -> None:
@@ -65,11 +67,10 @@ class Watchdog:
         """Called with each heartbeat."""
         self._cancelled = {claim: at for claim, at in self._cancelled.items() if self._hosts(claim)}
         silence, _ = self._pulse.read()
-        if self._said or silence < CANCEL_GRACE_SECONDS:
-            return
+        self._silent_looks = self._silent_looks + 1 if silence >= CANCEL_GRACE_SECONDS else 0
         now = time.monotonic()
         overdue = {claim[:2] for claim, at in self._cancelled.items() if now - at >= CANCEL_GRACE_SECONDS}
-        if not overdue:
+        if self._said or self._silent_looks < SILENT_LOOKS or not overdue:
             return
         blocker = self._blocker()
         if blocker is None or blocker in overdue:

@@ -12,7 +12,7 @@ from runtara.protocol.messages import CancelControl, Control, Heartbeat, PauseCo
 from runtara.sdk import watchdog as watchdog_module
 from runtara.sdk.connection import connect_bus
 from runtara.sdk.heartbeat import Heartbeats, Pulse, Residence
-from runtara.sdk.watchdog import Attempt, Watchdog
+from runtara.sdk.watchdog import SILENT_LOOKS, Attempt, Watchdog
 
 from .conftest import Platform
 
@@ -47,7 +47,8 @@ class Scene:
         until = time.monotonic() + GRACE_SECONDS * 1.2
         while time.monotonic() < until:
             pass
-        self.dog.look()
+        for _ in range(SILENT_LOOKS):
+            self.dog.look()
 
 
 @pytest.mark.parametrize("blocker", [("a", 1), None])
@@ -59,6 +60,18 @@ def test_code_that_was_cancelled_and_blocks_the_loop_is_told_once_after_the_grac
     scene.later()
     scene.later()
     assert scene.said == ["instance a blocks the event loop, and was told to cancel"]
+
+
+def test_a_process_that_was_stopped_as_a_whole_is_given_the_time_to_go_on() -> None:
+    scene = Scene(blocker=None)
+    scene.cancel()
+    until = time.monotonic() + GRACE_SECONDS * 1.2  # it was stopped, and its loop has not run yet
+    while time.monotonic() < until:
+        pass
+    scene.dog.look()
+    scene.pulse.beat([])
+    scene.dog.look()
+    assert scene.said == []
 
 
 def test_a_long_step_of_an_instance_that_nobody_cancelled_is_left_alone() -> None:
