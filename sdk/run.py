@@ -49,10 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _run(settings: Settings, code: Code, link: int | None) -> int:
     """Until it is told to stop. Code that does not end is not waited for, as Python's own way out would, for ever."""
-    loop, overdue = asyncio.get_running_loop(), asyncio.Event()
+    loop, leave, stopped_status = asyncio.get_running_loop(), asyncio.Event(), 0
 
     def on_overdue() -> None:
-        loop.call_soon_threadsafe(overdue.set)
+        nonlocal stopped_status
+        stopped_status = EXIT_OVERDUE
+        loop.call_soon_threadsafe(leave.set)
         _end_in(worker.leave_seconds + LAST_RESORT_SECONDS)
 
     def ready() -> None:
@@ -62,8 +64,8 @@ async def _run(settings: Settings, code: Code, link: int | None) -> int:
 
     worker = Worker(settings, code, supervisor=link, on_overdue=on_overdue)
     try:
-        await run_until_stopped(worker, ready=ready, leave=overdue)
-        status = EXIT_OVERDUE if overdue.is_set() else 0
+        await run_until_stopped(worker, ready=ready, leave=leave)
+        status = stopped_status
     except (Unavailable, Refused) as exc:
         sys.stderr.write(f"error: {exc}\n")
         status = EXIT_UNREACHABLE

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -166,10 +167,22 @@ async def test_a_long_blocking_step_that_nobody_cancelled_is_never_killed(
     await bench.peer.is_sound()
 
 
-@pytest.mark.parametrize("flow", [stuck.swallows, stuck.blocks_the_loop], ids=lambda flow: flow.name)
-async def test_a_worker_without_a_supervisor_leaves_with_a_code_that_says_why(
-    settings: Settings, stack: AsyncExitStack, tmp_path: Path, flow: Workflow[[str], None]
-) -> None:
+class Alone:
+    """A platform, and a worker process that nobody supervises."""
+
+    def __init__(self, client: Client, worker: asyncio.subprocess.Process, folder: Path) -> None:
+        self.client = client
+        self.worker = worker
+        self.folder = str(folder)
+
+    async def begins(self, flow: Workflow[[str], None]) -> Handle[None]:
+        handle = await self.client.start(flow, self.folder, id="stuck")
+        await eventually(lambda: trace(self.folder, "stuck"), within=20)
+        return handle
+
+
+@pytest.fixture
+async def alone(settings: Settings, stack: AsyncExitStack, tmp_path: Path) -> AsyncIterator[Alone]:
     settings = replace(settings, drain_seconds=1.0)
     await deploy(settings)
     await stack.enter_async_context(running(settings))
@@ -181,16 +194,30 @@ async def test_a_worker_without_a_supervisor_leaves_with_a_code_that_says_why(
     try:
         assert worker.stdout is not None
         assert (await worker.stdout.readline()).startswith(b"ready")
-        handle = await client.start(flow, str(tmp_path), id="stuck")
-        await eventually(lambda: trace(str(tmp_path), "stuck"), within=20)
-        await handle.cancel()
-        assert await asyncio.wait_for(worker.wait(), 60) == EXIT_OVERDUE
+        yield Alone(client, worker, tmp_path)
     finally:
         if worker.returncode is None:
             worker.kill()
             await worker.wait()
+
+
+@pytest.mark.parametrize("flow", [stuck.swallows, stuck.blocks_the_loop], ids=lambda flow: flow.name)
+async def test_a_worker_without_a_supervisor_leaves_with_a_code_that_says_why(
+    alone: Alone, flow: Workflow[[str], None]
+) -> None:
+    handle = await alone.begins(flow)
+    await handle.cancel()
+    assert await asyncio.wait_for(alone.worker.wait(), 60) == EXIT_OVERDUE
     with pytest.raises(WorkflowCancelled):
         await handle.result(timeout=30)
+
+
+async def test_a_worker_that_is_asked_to_stop_does_not_wait_for_code_that_never_ends(alone: Alone) -> None:
+    handle = await alone.begins(stuck.swallows)
+    alone.worker.terminate()
+    assert await asyncio.wait_for(alone.worker.wait(), 60) == 0
+    assert trace(alone.folder, "swallowed")
+    assert (await handle.get()).status is Status.QUEUED  # handed over, for whoever comes
 
 
 def is_alive(pid: int) -> bool:

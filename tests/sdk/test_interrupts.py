@@ -135,7 +135,7 @@ def two() -> int:
 
 
 class AtInstruction:
-    """Interrupts a call as its thread comes to the n-th instruction from `Call.run` on."""
+    """Interrupts a call as its thread comes to the n-th instruction (in Python 3.12: line) from `Call.run` on."""
 
     def __init__(self, n: int, call: "Call[int]") -> None:
         self._left = n
@@ -147,8 +147,8 @@ class AtInstruction:
         if frame.f_code.co_filename not in self._files:
             return None
         frame.f_trace_opcodes = True
-        self._left -= event == "opcode"
-        if event == "opcode" and self._left == 0:
+        self._left -= 1
+        if self._left == 0:
             self._interrupt()
         return self
 
@@ -190,5 +190,5 @@ async def test_whichever_instruction_is_interrupted_the_call_ends_and_what_comes
         was_met = trace.thrown is not None
     first, last = thrown.index(True), len(thrown) - 1 - thrown[::-1].index(True)
     assert all(thrown[first : last + 1])
-    assert last - first > 20
-    assert 0 < first < last < len(thrown) - 10  # not before it was open, nor after it was closed
+    assert last - first > 10
+    assert 0 < first < last < len(thrown) - 5  # not before it was open, nor after it was closed
