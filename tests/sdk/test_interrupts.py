@@ -16,6 +16,7 @@ from runtara.protocol.errors import Stopped
 from runtara.sdk import interrupts as interrupts_module
 from runtara.sdk import threads as threads_module
 from runtara.sdk.threads import Call, Result, Threads
+from tests.support.polling import eventually
 
 ROUNDS: Final = 3_000
 
@@ -75,6 +76,7 @@ async def test_code_that_has_ended_is_not_interrupted() -> None:
     first = threads.submit(threading.get_ident, loop)
     ident = (await first.finished).get()
     assert not first.interrupt()
+    await eventually(lambda: threads._idle == 1)
     second = threads.submit(lambda: (threading.get_ident(), spin(10_000)), loop)
     assert (await second.finished).get() == (ident, 10_000)
 
