@@ -135,12 +135,14 @@ class Service:
             self._declare(future.result())  # the inner service has logged it
 
 
-async def run_until_stopped(service: Service, *, ready: Callable[[], None] | None = None) -> None:
-    """Run `service` until SIGTERM or SIGINT, or until it fails, in which case its error is raised.
+async def run_until_stopped(
+    service: Service, *, ready: Callable[[], None] | None = None, leave: asyncio.Event | None = None
+) -> None:
+    """Run `service` until SIGTERM or SIGINT, or `leave`, or until it fails, in which case its error is raised.
 
     `ready` is called once it is open. A second SIGINT ends the process at once, without draining.
     """
-    with stop_signals() as stop:
+    with stop_signals(leave) as stop:
         opened = AsyncExitStack()
         if not await _until(stop, opened.enter_async_context(service)):
             return
@@ -184,12 +186,12 @@ async def _expire(scope: asyncio.Timeout, *, when: asyncio.Event) -> None:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[asyncio.Event]:
-    """An event that the first SIGTERM or SIGINT sets; the next SIGINT is deadly again.
+def stop_signals(stop: asyncio.Event | None = None) -> Iterator[asyncio.Event]:
+    """An event (`stop`, or a new one) that the first SIGTERM or SIGINT sets; the next SIGINT is deadly again.
 
-    Outside the main thread, where signals cannot be handled, nothing ever sets it.
+    Outside the main thread, where signals cannot be handled, they do not set it.
     """
-    stop = asyncio.Event()
+    stop = stop or asyncio.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

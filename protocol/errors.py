@@ -411,7 +411,7 @@ class Stopped(BaseException):
     its process for an error of its own. Async code sees task cancellation instead.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str = "the instance must leave its process") -> None:
         super().__init__(reason)
         self.reason = reason
 

@@ -19,7 +19,7 @@ import msgspec
 
 from runtara.infra.logs import logger
 from runtara.protocol.limits import MAX_REASON_LENGTH
-from runtara.sdk.link import READY
+from runtara.sdk.link import READY, REPLACE
 
 log = logger("runner")
 
@@ -56,6 +56,7 @@ class Child:
         self.worker: str | None = None
         self.workflows: tuple[str, ...] = ()
         self.ready = asyncio.Event()
+        self.worn_out = asyncio.Event()  # it asks for another process in its place
         self.ended: asyncio.Task[Ended] = asyncio.create_task(self._run(), name=f"child {process.pid}")
 
     @classmethod
@@ -151,6 +152,8 @@ class Child:
             _, self.worker, *workflows = line.split(" ")
             self.workflows = tuple(workflows)
             self.ready.set()
+        elif line == REPLACE:
+            self.worn_out.set()
 
     def _stderr(self) -> str:
         text = self._tail.decode(errors="replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")

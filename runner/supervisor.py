@@ -2,8 +2,8 @@
 
 Invariants: a process that ends is reported with what it hosted before it is replaced; one that ran for a while
 is replaced at once, one that keeps ending is replaced more and more slowly; a reload starts the new process
-first and keeps the old one if the new one does not get ready; on the way out every process is asked to drain,
-and killed only after that.
+first and keeps the old one if the new one does not get ready; one that says that code in it does not end is replaced
+at once, and that is no failure; on the way out every process is asked to drain, and killed only after that.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import msgspec
 from runtara.infra.lifetime import Service
 from runtara.infra.logs import logger
 from runtara.protocol.errors import Unavailable
+from runtara.sdk.overdue import EXIT_OVERDUE
 
 from .child import Child, Ended
 
@@ -117,6 +118,7 @@ class Supervisor(Service):
             child = await self._fill(slot)
             ended = await self._attend(slot, child)
             if ended is None or self._stopping:
+                self._let_go(slot, child)
                 continue
             if slot.child is child:
                 slot.child = None
@@ -132,16 +134,24 @@ class Supervisor(Service):
             return slot.child
 
     async def _attend(self, slot: "_Slot", child: Child) -> Ended | None:
-        """The end of `child`; None if it was replaced."""
+        """The end of `child`; None if it was replaced, or is to be."""
         if await child.wait_ready():
             slot.ready.set()
         slot.replaced.clear()
-        replaced = asyncio.create_task(slot.replaced.wait())
+        others = [asyncio.create_task(event.wait()) for event in (slot.replaced, child.worn_out)]
         try:
-            await asyncio.wait({child.ended, replaced}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({child.ended, *others}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            replaced.cancel()
-        return None if slot.child is not child else await asyncio.shield(child.ended)
+            for other in others:
+                other.cancel()
+        return child.ended.result() if child.ended.done() and slot.child is child else None
+
+    def _let_go(self, slot: "_Slot", child: Child) -> None:
+        """A process that is worn out hands over what it has while another one takes its place."""
+        if slot.child is child and not self._stopping:
+            log.warning("worker_worn_out", worker=child.worker, pid=child.pid)
+            slot.child = None
+            self._retire_beside(child)
 
     async def _before_restart(self, slot: "_Slot", ended: Ended, backoff: Backoff) -> None:
         log.warning("worker_exited", worker=ended.worker, reason=ended.reason, lived=round(ended.lived, 3))
@@ -150,7 +160,7 @@ class Supervisor(Service):
                 raise WorkersFailed(reason=ended.reason, code=ended.code)
             await slot.replaced.wait()  # the next change may mend it
             return
-        delay = backoff.delay_after(ended.lived)
+        delay = 0.0 if ended.code == EXIT_OVERDUE else backoff.delay_after(ended.lived)
         if delay:
             log.info("worker_restarts", seconds=delay)
             await asyncio.sleep(delay)
@@ -176,11 +186,14 @@ class Supervisor(Service):
             old, slot.child = slot.child, new
             slot.replaced.set()
         if old is not None:
-            retiring = asyncio.create_task(self._retire(old, self._grace + DRAIN_MARGIN_SECONDS), name="retire")
-            self._retiring.add(retiring)
-            retiring.add_done_callback(self._retiring.discard)
+            self._retire_beside(old)
         log.info("worker_reloaded", old=old.worker if old else None, new=new.worker)
         return True
+
+    def _retire_beside(self, child: Child) -> None:
+        retiring = asyncio.create_task(self._retire(child, self._grace + DRAIN_MARGIN_SECONDS), name="retire")
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
 
     async def _retire(self, child: Child, grace: float) -> Ended:
         ended = await child.stop(grace)

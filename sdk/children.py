@@ -21,14 +21,14 @@ from .failures import TRACEBACK
 from .keys import input_fingerprint
 from .memos import Memos, Waited
 from .parks import Parks
-from .starts import Startable, named_input
+from .starts import Startable, checked_labels, named_input
 from .waits import Waits
 
 OnEnd = Literal["cancel", "leave", "wait"]
 """What becomes of a child when its parent ends before it. `wait`: the parent waits for it, and then ends. A parent that
 is cancelled cancels its children, but for those to be left."""
 
-_OPTIONS: Final = ("key", "id", "on_end")
+_OPTIONS: Final = ("key", "id", "on_end", "labels")
 
 
 class Request:
@@ -58,9 +58,10 @@ class Children:
         self, workflow: Startable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Request:
         """Ask for a child, unless that was done."""
-        key, id, on_end = (kwargs.pop(name, None) for name in _OPTIONS)
+        key, id, on_end, labels = (kwargs.pop(name, None) for name in _OPTIONS)
         if on_end not in (None, "cancel", "leave", "wait"):
             raise TypeError(f"on_end takes 'cancel', 'leave' or 'wait', not {on_end!r}")
+        labels = checked_labels(labels)
         name, input = named_input(workflow, args, kwargs)
         decode = orjson.loads if isinstance(workflow, str) else workflow.decode_result
         if key is None:
@@ -75,7 +76,7 @@ class Children:
         if known is None:
             known = self._id(key) if id is None else check_id(id, "instance")
             policy: Literal["cancel", "leave"] = "leave" if on_end == "leave" else "cancel"
-            asked = ChildRequest(workflow=name, instance=id, input=input, on_end=policy)
+            asked = ChildRequest(workflow=name, instance=id, input=input, labels=labels, on_end=policy)
             await self._ask(Request(key, release, known, decode), asked)
         return Request(key, release, known, decode)
 

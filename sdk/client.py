@@ -51,7 +51,7 @@ from .forks import fork_request
 from .hints import CommitHints
 from .ports import Api, Hints
 from .results import Ends, Results, Watch
-from .starts import named_input
+from .starts import checked_labels, named_input
 from .values import encode
 from .workflow import Workflow
 
@@ -141,7 +141,11 @@ class Client:
         name, input = named_input(workflow, args, kwargs)
         instance = f"{name[:_NAME_PART]}-{new_token()}" if id is None else check_id(id, "instance")
         command = Start(
-            **self._command(instance), workflow=name, input=input, labels=dict(labels or {}), done=self._results.inbox
+            **self._command(instance),
+            workflow=name,
+            input=input,
+            labels=checked_labels(labels),
+            done=self._results.inbox,
         )
         watch = self._results.watch(instance, starting=True)
         answer = await self._commands.send(command)
@@ -167,7 +171,7 @@ class Client:
         Raises `UnknownWorkflow`, `InvalidInput`, `IllegalTransition` (it has ended), `NotConfirmed`.
         """
         name, input = named_input(workflow, args, kwargs)
-        start = Start(**self._command(id), workflow=name, input=input, labels=dict(labels or {}))
+        start = Start(**self._command(id), workflow=name, input=input, labels=checked_labels(labels))
         told = Signal(**self._command(id), name=check_id(signal, "signal"), data=Raw(encode(data, key=signal)))
         started, signalled = await asyncio.gather(  # in one frame, hence in this order
             self._commands.send(start), self._commands.send(told), return_exceptions=True

@@ -191,25 +191,30 @@ class Context:
     @overload
     async def call(
         self, workflow: Startable[..., R], /, *args: Any, key: str | None, id: str | None = None,
-        on_end: OnEnd = ..., **kwargs: Any,
+        on_end: OnEnd = ..., labels: Mapping[str, str] = ..., **kwargs: Any,
     ) -> R: ...  # fmt: skip
     @overload
     async def call(
-        self, workflow: Startable[..., R], /, *args: Any, id: str | None, on_end: OnEnd = ..., **kwargs: Any
+        self, workflow: Startable[..., R], /, *args: Any, id: str | None, on_end: OnEnd = ...,
+        labels: Mapping[str, str] = ..., **kwargs: Any,
+    ) -> R: ...  # fmt: skip
+    @overload
+    async def call(
+        self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, labels: Mapping[str, str] = ..., **kwargs: Any
     ) -> R: ...
     @overload
-    async def call(self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, **kwargs: Any) -> R: ...
+    async def call(self, workflow: Startable[..., R], /, *args: Any, labels: Mapping[str, str], **kwargs: Any) -> R: ...
     @overload
     async def call(
         self, workflow: str, input: Mapping[str, object] | None = None, /, *, key: str | None = None,
-        id: str | None = None, on_end: OnEnd = ...,
+        id: str | None = None, on_end: OnEnd = ..., labels: Mapping[str, str] = ...,
     ) -> Any: ...  # fmt: skip
     async def call(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Run a workflow as a child and wait for its result: once, however often this code is run again.
 
         A `Workflow` with its arguments, or a workflow's name with its input by parameter. `key` is made of the input
-        unless given, and the child's `id` of the key; `on_end` says what becomes of it when this instance ends first:
-        `"cancel"` it (default), `"leave"` it, or `"wait"` for it.
+        unless given, and the child's `id` of the key; `labels` are for lists; `on_end` says what becomes of it when
+        this instance ends first: `"cancel"` it (default), `"leave"` it, or `"wait"` for it.
 
         Raises:
             ChildFailed: it failed, or could not be started. ChildCancelled: it was cancelled.
@@ -221,20 +226,25 @@ class Context:
     @overload
     async def start_child(
         self, workflow: Startable[..., R], /, *args: Any, key: str | None, id: str | None = None,
-        on_end: OnEnd = ..., **kwargs: Any,
+        on_end: OnEnd = ..., labels: Mapping[str, str] = ..., **kwargs: Any,
     ) -> "Child[R]": ...  # fmt: skip
     @overload
     async def start_child(
-        self, workflow: Startable[..., R], /, *args: Any, id: str | None, on_end: OnEnd = ..., **kwargs: Any
+        self, workflow: Startable[..., R], /, *args: Any, id: str | None, on_end: OnEnd = ...,
+        labels: Mapping[str, str] = ..., **kwargs: Any,
+    ) -> "Child[R]": ...  # fmt: skip
+    @overload
+    async def start_child(
+        self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, labels: Mapping[str, str] = ..., **kwargs: Any
     ) -> "Child[R]": ...
     @overload
     async def start_child(
-        self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, **kwargs: Any
+        self, workflow: Startable[..., R], /, *args: Any, labels: Mapping[str, str], **kwargs: Any
     ) -> "Child[R]": ...
     @overload
     async def start_child(
         self, workflow: str, input: Mapping[str, object] | None = None, /, *, key: str | None = None,
-        id: str | None = None, on_end: OnEnd = ...,
+        id: str | None = None, on_end: OnEnd = ..., labels: Mapping[str, str] = ...,
     ) -> "Child[Any]": ...  # fmt: skip
     async def start_child(self, workflow: Any, /, *args: Any, **kwargs: Any) -> "Child[Any]":
         """Start a child as `call` does, and go on; returns when the journal has the request."""

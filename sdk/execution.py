@@ -37,9 +37,10 @@ from .children import Children
 from .context import Context
 from .failures import describe
 from .gate import Gate
-from .idle import Idleness, IdleWatch, all_wait
+from .idle import Idleness, IdleWatch, all_wait, linger_seconds
 from .memos import Memos
 from .operations import Operations
+from .overdue import Overdue
 from .parks import Parks
 from .ports import Clock, Durability, Outlet, Timer, Why
 from .reports import Reports
@@ -53,7 +54,6 @@ from .waits import Waits
 from .workflow import Workflow
 
 R = TypeVar("R")
-LINGER_SECONDS: Final = 2.0
 MAX_STEP_THREADS: Final = 32  # `def` steps of one instance that run at once beside an async workflow
 logger: Final = logging.getLogger("runtara.sdk")
 
@@ -68,6 +68,7 @@ class Execution:
         clock: what it waits by; the machine's unless given.
         watch: looks for idle instances; one for all of a process.
         on_idle: told when the instance only waits, and when it no longer does.
+        overdue: told of code that does not end although it was told to; one for all of a process.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Execution:
         clock: Clock | None = None,
         watch: IdleWatch | None = None,
         on_idle: Callable[[bool], None] | None = None,
+        overdue: Overdue | None = None,
     ) -> None:
         self.workflow = workflow
         self.tenant = tenant
@@ -105,7 +107,7 @@ class Execution:
         self._deadline: Timer | None = None
         self._clock = clock or JournalClock()
         self._step_threads = asyncio.Semaphore(MAX_STEP_THREADS)
-        self._residents = Residents(instance, self.portal, on_end=self._look_for_idleness)
+        self.residents = Residents(instance, self.portal, overdue=overdue or Overdue(), on_end=self._look_for_idleness)
         self._gate = Gate(self._leave, self._clock)
         self._memos = Memos(claim.memos if claim else (), claim.now_us if claim else None, self._clock)
         self._reports = Reports(outlet, instance=instance, attempt=attempt, nonce=nonce)
@@ -113,7 +115,7 @@ class Execution:
             self._gate, self._memos, self._clock, on_parked=self._look_for_idleness, on_woken=self._on_woken
         )
         self._idleness = Idleness(
-            self, self._residents, self._parks, watch or IdleWatch(self.loop),
+            self, self.residents, self._parks, watch or IdleWatch(self.loop),
             linger=linger_seconds(options, workflow.options), leave=self._suspend, on_change=on_idle,
         )  # fmt: skip
         self._operations = Operations(
@@ -131,7 +133,7 @@ class Execution:
         )
         self._undoing = Undoing(
             self, self._operations, gate=self._gate, reports=self._reports, memos=self._memos,
-            residents=self._residents, instance=instance, end=self._end,
+            residents=self.residents, instance=instance, end=self._end,
         )  # fmt: skip
         compensations = self._undoing.compensations
         self.context = Context(self, self._operations, self._waits, self._children, compensations, self._reports)
@@ -153,11 +155,11 @@ class Execution:
             if acknowledged is not None:
                 await self._acknowledged(acknowledged)
             self._undoing.stop()
-            await self._residents.unwind(self._main)
+            await self.residents.unwind(self._main)
         finally:
             self._undoing.stop()
             self._freeze("superseded")
-            self._residents.cancel()
+            self.residents.cancel()
             leave_process(self)
 
     def confirm(self, claim: Claimed) -> None:
@@ -219,16 +221,16 @@ class Execution:
     @property
     def is_busy(self) -> bool:
         """A step is in flight, or a thread is in user code: what comes next does not depend on us."""
-        return self._gate.in_flight > 0 or not self._residents.threads_wait()
+        return self._gate.in_flight > 0 or not self.residents.threads_wait()
 
     def stands_still(self, sleepers: Collection["asyncio.Future[Any]"]) -> bool:
         """Whether all of its code waits for the engine, or for one of `sleepers`."""
-        return all_wait(self._residents, {*self._parks.waiting, *sleepers})
+        return all_wait(self.residents, {*self._parks.waiting, *sleepers})
 
     # for the operations and the context
 
     def adopt(self, task: "asyncio.Future[Any]") -> None:
-        self._residents.adopt(task)
+        self.residents.adopt(task)
 
     def call_step(
         self, spec: StepSpec, key: str | None, args: tuple[object, ...], kwargs: dict[str, object]
@@ -244,7 +246,7 @@ class Execution:
     async def run_in_thread(self, fn: Callable[[], R]) -> R:
         if self._gate.shut:
             await self._gate.passing()
-        return (await self._residents.in_a_thread(fn)).get()
+        return (await self.residents.in_a_thread(fn)).get()
 
     async def continue_as(self, input: dict[str, object]) -> NoReturn:
         text = self.workflow.check_input(input)
@@ -293,11 +295,11 @@ class Execution:
         if self.workflow.colour == "async":
             return await self.workflow.fn(self.context, **arguments)
         context = BlockingContext(self.context, self)
-        return (await self._residents.in_a_thread(lambda: self.workflow.fn(context, **arguments))).get()
+        return (await self.residents.in_a_thread(lambda: self.workflow.fn(context, **arguments))).get()
 
-    async def _in_step_thread(self, fn: Callable[[], R]) -> Result[R]:
+    async def _in_step_thread(self, fn: Callable[[], R], timed: bool) -> Result[R]:
         async with self._step_threads:
-            return await self._residents.in_a_thread(fn)
+            return await self.residents.in_a_thread(fn, timed=timed)
 
     # waiting
 
@@ -392,9 +394,3 @@ class Execution:
             return
         error = WorkflowTimeout(instance=self.instance, seconds=(self._time_allowed or 0) / 1e6).to_wire()
         self._undoing.fail(error)
-
-
-def linger_seconds(options: Options, defaults: Options) -> float:
-    """How long an instance that only waits stays in memory."""
-    micros = options.linger_us if options.linger_us is not None else defaults.linger_us
-    return LINGER_SECONDS if micros is None else micros / 1e6

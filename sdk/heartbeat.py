@@ -12,9 +12,10 @@ import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
+from nats.aio.msg import Msg
 
 from runtara.infra.bus import Bus
 from runtara.infra.logs import logger
@@ -56,6 +57,15 @@ class Pulse:
         return time.monotonic() - at, hosted
 
 
+class Ear(Protocol):
+    """What listens in the thread, because the main loop may not. See `watchdog`."""
+
+    subject: str
+
+    def hear(self, msg: Msg) -> None: ...
+    def look(self) -> None: ...
+
+
 class Heartbeats:
     """The thread. `connect` opens its connection and is tried until it succeeds; `heartbeat` is the unchanging part;
     `on_failure` is called in the thread if it dies."""
@@ -68,12 +78,14 @@ class Heartbeats:
         heartbeat: Heartbeat,
         *,
         on_failure: Callable[[Exception], object],
+        ear: Ear | None = None,
     ) -> None:
         self._connect = connect
         self._subject = subject
         self._pulse = pulse
         self._heartbeat = heartbeat
         self._on_failure = on_failure
+        self._ear = ear
         self._sent = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
@@ -117,7 +129,11 @@ class Heartbeats:
         if bus is None:
             return
         try:
+            if self._ear is not None:
+                await bus.subscribe(self._ear.subject, self._ear.hear)
             while not self._stopping.is_set():
+                if self._ear is not None:
+                    self._ear.look()
                 if bus.is_connected:
                     await bus.publish(self._subject, self.next_payload())
                 await self._pause(HEARTBEAT_SECONDS)

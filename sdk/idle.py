@@ -16,12 +16,14 @@ from contextvars import copy_context
 from typing import Any, Final
 
 from runtara.infra.clock import JournalClock
+from runtara.protocol.records import Options
 
 from .parks import Parks
 from .ports import Clock, Timer
 from .scope import FRAME, Host
 from .tasks import Residents
 
+LINGER_SECONDS: Final = 2.0
 LOOK_AFTER_SECONDS: Final = 0.01  # so that a burst of waits is looked at once
 STAY_FACTOR: Final = 2  # a sleep that ends within so many times `linger` is cheaper in memory than out of it and back
 _WAIT: Final = asyncio.tasks._wait.__code__  # type: ignore[attr-defined]  # what `asyncio.wait` is blocked in
@@ -218,3 +220,9 @@ def _innermost_frame(task: asyncio.Task[Any]) -> Any:
     while asyncio.iscoroutine(inner := getattr(coroutine, "cr_await", None)):
         coroutine = inner
     return getattr(coroutine, "cr_frame", None)
+
+
+def linger_seconds(options: Options, defaults: Options) -> float:
+    """How long an instance that only waits stays in memory."""
+    micros = options.linger_us if options.linger_us is not None else defaults.linger_us
+    return LINGER_SECONDS if micros is None else micros / 1e6

@@ -13,7 +13,8 @@ but whoever started it the first time; of two that run at once the later one win
 
 Invariants: a state is committed by the engine before `checkpoint` returns, hence what follows a new checkpoint runs at
 most once; a wait has the outcome that the engine gives it, and goes on with its deadline when the script is started
-again; after its last record, or when another process has taken over, every call raises `Stopped`.
+again; what people ask for ends a wait early, once; after its last record, or when another process has taken over, every
+call raises `Stopped`.
 """
 
 import asyncio
@@ -62,6 +63,7 @@ from .failures import describe
 from .keys import Keys
 from .memos import SLEPT, Memos, Outcome, Recorded, Waited
 from .presence import KIND, Presence
+from .starts import checked_labels
 from .values import encode
 from .waits import duration_text, key_and
 
@@ -73,12 +75,15 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to an operation. `state` is what is recorded: by this call or, if `existing`, by an earlier run.
 
     Of a wait for a signal it is the signal's data. `should_pause` and `should_cancel` are what people ask for by now.
+    `ended_early`: the wait is not over, it was left so that you hear of it; the same call goes on with it, in this run
+    or in the next.
     """
 
     existing: bool
     state: Any
     should_pause: bool = False
     should_cancel: bool = False
+    ended_early: bool = False
 
 
 class Instance:
@@ -88,12 +93,18 @@ class Instance:
         self._id = check_id(instance, "instance")
         self._workflow = check_id(workflow or _script_name(), "workflow")
         self._settings = settings
-        self._presence = Presence(settings, self._id, self)
+        self._presence = self._made_present()
         self._seq = 0
         self._memos = Memos()
         self._keys = Keys(None)
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._waits_since = 0.0
+        self._begun: dict[str, float | None] = {}  # waits that this run has left open, and when they are due
+        self._told_pause = self._told_cancel = False  # by a wait that ended early
+
+    def _made_present(self) -> Presence:
+        """What it speaks through; its twin in memory has another."""
+        return Presence(self._settings, self._id, self)
 
     @classmethod
     def connect(cls, settings: Settings | None = None, *, workflow: str | None = None) -> "Instance":
@@ -145,10 +156,10 @@ class Instance:
             nonce=self._presence.nonce,
             input=Raw(encode({} if input is None else input, key="input")),
             options=Options(runner=KIND),
-            labels=labels or {},
+            labels=checked_labels(labels),
         )
         claimed = await self._presence.open(record)
-        self._memos = Memos(claimed.memos, claimed.now_us)
+        self._memos = Memos(claimed.memos, claimed.now_us, self._presence.clock)
 
     async def close(self) -> None:
         """Leave without a last record: for the platform this process is gone."""
@@ -212,34 +223,38 @@ class Instance:
     async def durable_sleep(self, key: Any, delay: Any = None, /) -> Checkpoint:
         """Sleep for `delay`, counted once from the first run that says so. The process stays, and may be killed.
 
-        Raises `DuplicateKey`; `Stopped` if the instance has ended meanwhile.
+        It ends early when a pause or a cancel is asked for (`ended_early`): then call `suspended()` or `cancelled()`,
+        or sleep on by the same call. Raises `DuplicateKey`; `Stopped` if the instance has ended meanwhile.
         """
         key, delay = key_and(timedelta, key, delay)
         if delay < timedelta(0):
             raise BadInput(reason=f"a sleep cannot take {delay}: a duration must not be negative")
-        found = self._wait_key(key, f"sleep~{duration_text(delay // _MICROSECOND)}")
-        existing = self._memos.answer(found) is not None
-        if not existing:
-            seconds = delay.total_seconds()
-            opened = self._memos.opened(found)
-            if isinstance(opened, SleepStarted):
-                seconds = self._memos.clock.seconds_until(opened.due_us)
-            due = asyncio.get_running_loop().time() + seconds
-            await self._outcome(found, due=due, kind="sleep", for_us=delay // _MICROSECOND)
-        return self._saved(existing=existing, state=None)
+        found, full = self._wait_key(key, f"sleep~{duration_text(delay // _MICROSECOND)}")
+        if self._is_existing(found):
+            return self._saved(existing=True, state=None)
+        seconds = delay.total_seconds()
+        opened = self._memos.opened(found)
+        if isinstance(opened, SleepStarted):
+            seconds = self._memos.clock.seconds_until(opened.due_us)
+        due = self._presence.clock.monotonic() + seconds
+        outcome = await self._outcome(found, due=due, kind="sleep", for_us=delay // _MICROSECOND)
+        return self._early(full) if outcome is None else self._saved(existing=False, state=None)
 
     async def wait_signal(self, name: str, *, timeout: timedelta | None = None, key: str | None = None) -> Checkpoint:
         """Wait for a signal of that name; its data is the answer's `state`. One that has come before counts.
 
-        Raises `SignalTimeout` if none came within `timeout`; `Stopped` if the instance has ended meanwhile.
+        It ends early as `durable_sleep` does; the signal is not lost. Raises `SignalTimeout` if none came within
+        `timeout`; `Stopped` if the instance has ended meanwhile.
         """
         check_id(name, "signal")
         if timeout is not None and timeout < timedelta(0):
             raise BadInput(reason=f"a wait for a signal cannot take {timeout}: a duration must not be negative")
-        found = self._wait_key(key, f"signal~{name}")
-        existing = self._memos.answer(found) is not None
+        found, full = self._wait_key(key, f"signal~{name}")
+        existing = self._is_existing(found)
         for_us = None if timeout is None else timeout // _MICROSECOND
         outcome = await self._outcome(found, due=None, kind="signal", name=name, for_us=for_us)
+        if outcome is None:
+            return self._early(full)
         if outcome.outcome == "timeout":
             raise SignalTimeout(key=found, name=name)
         return self._saved(existing=existing, state=orjson.loads(bytes(outcome.data)))
@@ -268,36 +283,40 @@ class Instance:
             self._waits_since = now
         return overdue
 
-    def on_stop(self) -> None:
+    def on_told(self) -> None:
+        """Something is asked of it, or it is over: whoever waits should see."""
+        self._told_pause &= self._presence.pause
         for key in list(self._waiting):
             self._wake(key)
 
     # inside
 
-    async def _outcome(self, key: str, *, due: float | None, **parked: object) -> Waited:
-        """The outcome of the wait under `key`, begun now unless it was."""
+    async def _outcome(self, key: str, *, due: float | None, **parked: object) -> Waited | None:
+        """The outcome of the wait under `key`, begun now unless it was; None if the script should hear something."""
         outcome = self._memos.answer(key)
         if outcome is None:
             try:
-                if self._memos.opened(key) is None:
+                if key not in self._begun and self._memos.opened(key) is None:
                     await self._stored(self._report(Parked, key=key, **parked))
-                outcome = await self._wait(key, due)
+                outcome = await self._wait(key, self._begun.setdefault(key, due))
             except asyncio.CancelledError:
                 await self._give_up(key)
                 raise
-        if not isinstance(outcome, Waited):
+        if outcome is not None and not isinstance(outcome, Waited):
             raise KeyMismatch(key=key, reason="it was not recorded by a wait")
         return outcome
 
-    async def _wait(self, key: str, due: float | None) -> Outcome:
-        loop = asyncio.get_running_loop()
+    async def _wait(self, key: str, due: float | None) -> Outcome | None:
+        clock, loop = self._presence.clock, asyncio.get_running_loop()
         self._waits_since = time.monotonic()
-        timer = loop.call_at(due, self._slept, key) if due is not None else None
+        timer = clock.call_later(due - clock.monotonic(), self._slept, key) if due is not None else None
         try:
             while (outcome := self._memos.answer(key)) is None:
                 self._check()
+                if self._has_news:
+                    return None
                 self._waiting[key] = loop.create_future()
-                await self._waiting[key]
+                await self._presence.wait(self._waiting[key])
             return outcome
         finally:
             self._waiting.pop(key, None)
@@ -307,6 +326,7 @@ class Instance:
     async def _give_up(self, key: str) -> None:
         """The script no longer waits: the signal goes to whoever waits next."""
         self._memos.abandon(key)
+        self._begun.pop(key, None)
         if self._presence.stopped is None:
             await self._stored(self._report(Unparked, key=key))
 
@@ -327,10 +347,24 @@ class Instance:
         self._check()
         self._keys.explicit("", check_key(key))
 
-    def _wait_key(self, key: str | None, name: str) -> str:
+    def _wait_key(self, key: str | None, name: str) -> tuple[str, str]:
+        """The key of a wait, and the one to release if the same call may come again."""
         self._check()
-        found, _ = self._keys.of_wait("", key, name, self._memos.is_abandoned)
-        return found
+        return self._keys.of_wait("", key, name, self._memos.is_abandoned)
+
+    def _is_existing(self, key: str) -> bool:
+        """Whether a wait was over before this run came to it."""
+        return key not in self._begun and self._memos.answer(key) is not None
+
+    @property
+    def _has_news(self) -> bool:
+        """Somebody asks for what no wait has told the script yet."""
+        return (self.should_pause and not self._told_pause) or (self.should_cancel and not self._told_cancel)
+
+    def _early(self, release: str) -> Checkpoint:
+        self._keys.release(release)
+        self._told_pause, self._told_cancel = self.should_pause, self.should_cancel
+        return msgspec.structs.replace(self._saved(existing=False, state=None), ended_early=True)
 
     def _saved(self, *, existing: bool, state: Any) -> Checkpoint:
         return Checkpoint(

@@ -37,7 +37,7 @@ from .values import PLAIN, Codec, codec_like, encode
 T = TypeVar("T")
 Arguments = tuple[object, ...]
 Fenced = Callable[[str], None]
-InThread = Callable[[Callable[[], Any]], Coroutine[Any, Any, Result[Any]]]
+InThread = Callable[[Callable[[], Any], bool], Coroutine[Any, Any, Result[Any]]]
 _YIELD_EVERY: Final = 256  # answers from memos in a row before the loop gets a turn
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -185,8 +185,8 @@ class Operations:
             FRAME.reset(token)
 
     async def _timed(self, spec: StepSpec, key: str, args: Arguments, kwargs: dict[str, object]) -> Any:
-        """A `def` function cannot be interrupted, so it gets a thread of its own: whoever called goes on in time, and
-        what it still returns is thrown away."""
+        """A `def` function gets a thread of its own, since nothing can interrupt it where it is blocked: whoever called
+        goes on in time, and what it still returns is thrown away."""
         seconds = spec.timeout_seconds
         try:
             async with asyncio.timeout(seconds) as limit:
@@ -207,7 +207,7 @@ class Operations:
             return spec.fn(*args, **kwargs)
 
         in_caller = None if alone else self._portal.run_in_caller(call)
-        result = await (asyncio.shield(in_caller) if in_caller is not None else self._in_thread(call))
+        result = await (asyncio.shield(in_caller) if in_caller is not None else self._in_thread(call, alone))
         value = result.get()
         return await value if asyncio.iscoroutine(value) else value
 

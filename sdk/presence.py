@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import msgspec
 from nats.aio.msg import Msg
 
+from runtara.infra.clock import JournalClock
 from runtara.infra.settings import Settings
 from runtara.infra.writer import JournalWriter
 from runtara.protocol.errors import IllegalTransition, JournalLost, PlatformUnreachable, Refused, RuntaraError
@@ -29,6 +30,7 @@ from runtara.protocol.messages import (
     PauseControl,
     Resolved,
     ResumeControl,
+    Status,
     Superseded,
 )
 from runtara.protocol.records import Registered
@@ -38,6 +40,7 @@ from .connection import Connection, connect_bus
 from .heartbeat import BEAT_SECONDS, Heartbeats, Pulse
 from .outcomes import Outcomes
 from .outlet import Commits, JournalOutlet
+from .ports import Clock, Outlet
 
 KIND: Final = "external"
 CONNECT_SECONDS: Final = 10.0
@@ -51,7 +54,7 @@ class Listener(Protocol):
 
     def resolved(self, memo: Memo) -> None: ...
     def waits_longer_than(self, seconds: float) -> bool: ...
-    def on_stop(self) -> None: ...
+    def on_told(self) -> None: ...
 
 
 class Presence:
@@ -65,23 +68,22 @@ class Presence:
         self.version = 0
         self.pause = False
         self.cancel = False
+        self.clock: Clock = JournalClock()
+        self.outlet: Outlet
         self.stopped: str | None = "it is not registered"
         self._settings = settings
         self._listener = listener
         self._pulse = Pulse()
         self._stack = AsyncExitStack()
         self._claim: asyncio.Future[ClaimAnswer] | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it was ever opened."""
-        return self._claim is not None
+        self.is_open = False  # it never was
 
     async def open(self, record: Registered) -> Claimed:
         """Connect and claim by `record`. Raises `IllegalTransition`, `PlatformUnreachable`, `Refused`."""
         try:
             await self._open()
-            claimed = await with_all_memos(self._connection, await self._claimed(record))
+            self.is_open = True
+            claimed = await self._claimed(record)
         except BaseException:
             await self.close()
             raise
@@ -96,7 +98,11 @@ class Presence:
     def stop(self, reason: str) -> None:
         if self.stopped is None:
             self.stopped = reason
-            self._listener.on_stop()
+            self._listener.on_told()
+
+    async def wait(self, news: "asyncio.Future[None]") -> None:
+        """Until `news` is there."""
+        await news
 
     def resolved(self, memo: Memo) -> None:
         self._listener.resolved(memo)
@@ -139,6 +145,15 @@ class Presence:
         )
 
     async def _claimed(self, record: Registered) -> Claimed:
+        answer = await self._answer(record)
+        if isinstance(answer, Claimed):
+            return await self._whole(answer)
+        status = await self._status()
+        if status.is_terminal:
+            raise IllegalTransition(command="register", instance=self.id, status=str(status))
+        raise Refused(reason=f"{self.id} cannot be registered: {answer.reason or status}")
+
+    async def _answer(self, record: Registered) -> ClaimAnswer:
         """Send the claim, every second, until it is answered."""
         claim = self._claim
         assert claim is not None
@@ -149,13 +164,13 @@ class Presence:
                 raise PlatformUnreachable(reason=f"the registration of {self.id} was not answered")
             await asyncio.wait({self._writer.send(self._partition, encoded)}, timeout=CLAIM_RESEND_SECONDS)
             await asyncio.wait({claim}, timeout=CLAIM_RESEND_SECONDS)
-        answer = claim.result()
-        if isinstance(answer, Claimed):
-            return answer
-        view = await self._connection.call("get", {}, InstanceView, instance=self.id)
-        if view.status.is_terminal:
-            raise IllegalTransition(command="register", instance=self.id, status=str(view.status))
-        raise Refused(reason=f"{self.id} cannot be registered: {answer.reason or view.status}")
+        return claim.result()
+
+    async def _whole(self, claimed: Claimed) -> Claimed:
+        return await with_all_memos(self._connection, claimed)
+
+    async def _status(self) -> Status:
+        return (await self._connection.call("get", {}, InstanceView, instance=self.id)).status
 
     def _on_answer(self, msg: Msg) -> None:
         with contextlib.suppress(msgspec.MsgspecError):
@@ -165,20 +180,27 @@ class Presence:
 
     def _on_control(self, msg: Msg) -> None:
         with contextlib.suppress(msgspec.MsgspecError):
-            control = _control_decoder.decode(msg.data)
-            if (control.instance, control.attempt, control.nonce) != (self.id, self.attempt, self.nonce):
-                return
-            match control:
-                case Superseded():
-                    self.stop(control.reason or "another process runs it now")
-                case CancelControl():
-                    self.cancel = True
-                case PauseControl():
-                    self.pause = True
-                case ResumeControl():
-                    self.pause = False
-                case Resolved():
-                    self._listener.resolved(control.memo)
+            self._hear(_control_decoder.decode(msg.data))
+
+    def _hear(self, control: Control) -> None:
+        if (control.instance, control.attempt, control.nonce) != (self.id, self.attempt, self.nonce):
+            return
+        match control:
+            case Superseded():
+                self.stop(control.reason or "another process runs it now")
+            case CancelControl():
+                self._ask(pause=self.pause, cancel=True)
+            case PauseControl():
+                self._ask(pause=True, cancel=self.cancel)
+            case ResumeControl():
+                self._ask(pause=False, cancel=self.cancel)
+            case Resolved():
+                self._listener.resolved(control.memo)
+
+    def _ask(self, *, pause: bool, cancel: bool) -> None:
+        if (pause, cancel) != (self.pause, self.cancel):  # it is said again and again
+            self.pause, self.cancel = pause, cancel
+            self._listener.on_told()
 
     def _on_fatal(self, error: RuntaraError) -> None:
         lost = isinstance(error, JournalLost)

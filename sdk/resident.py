@@ -28,6 +28,7 @@ from runtara.protocol.records import Suspended
 
 from .execution import Execution
 from .idle import IdleWatch
+from .overdue import Overdue
 from .ports import Clock, Outlet
 from .workflow import Workflow
 
@@ -49,14 +50,14 @@ class Resident:
     """Made for a run request; `on_left` is called once, when nothing of it is left in this process."""
 
     __slots__ = (
-        "_clock", "_fetching", "_history", "_left", "_on_idle", "_on_left", "_outlet", "_task", "_watch", "_workflow",
-        "claim", "confirmed", "execution", "is_draining", "request", "version",
+        "_clock", "_fetching", "_history", "_left", "_on_idle", "_on_left", "_outlet", "_overdue", "_task", "_watch",
+        "_workflow", "claim", "confirmed", "execution", "is_draining", "request", "version",
     )  # fmt: skip
 
     def __init__(
         self, workflow: AnyWorkflow, request: RunRequest, outlet: Callable[["Resident"], Outlet], *,
         history: History, watch: IdleWatch, on_idle: Callable[["Resident", bool], None],
-        on_left: Callable[["Resident"], None], clock: Clock | None = None,
+        on_left: Callable[["Resident"], None], clock: Clock | None = None, overdue: Overdue | None = None,
     ) -> None:  # fmt: skip
         self._workflow = workflow
         self._history = history
@@ -64,6 +65,7 @@ class Resident:
         self._on_idle = on_idle
         self._on_left = on_left
         self._clock = clock
+        self._overdue = overdue
         self.execution: Execution | None = None
         self._fetching: asyncio.Future[None] | None = None
         self._task: asyncio.Future[None] | None = None
@@ -121,6 +123,15 @@ class Resident:
         """A wait has its outcome. Before the claim is answered that is in the history still to come."""
         if self.execution is not None:
             self.execution.resolved(memo)
+
+    @property
+    def is_overdue(self) -> bool:
+        """It is over, but its code does not end."""
+        return self.execution is not None and self.execution.residents.is_overdue
+
+    def owns(self, task: "asyncio.Future[object]") -> bool:
+        """Whether `task` is one of its code's. May be asked from any thread."""
+        return self.execution is not None and task in self.execution.residents.tasks
 
     def leave_if_idle(self) -> None:
         if self.execution is not None:
@@ -180,6 +191,7 @@ class Resident:
             clock=self._clock,
             watch=self._watch,
             on_idle=partial(self._on_idle, self),
+            overdue=self._overdue,
         )
         self._spawn(self._host(self.execution))
 

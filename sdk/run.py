@@ -2,15 +2,19 @@
 
 It prints one `ready` line to stdout once it takes work (a supervisor is told over its link instead), logs to
 stderr, drains on SIGTERM and SIGINT. Exit codes: 0 drained, 2 a target cannot be loaded or a setting is wrong,
-5 the platform ended it (no right, journal lost, …), 1 anything else.
+5 the platform ended it (no right, journal lost, …), 75 code in it did not end although it was told to (all else was
+handed over; start another), 1 anything else.
 """
 
 import argparse
 import asyncio
+import logging
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from runtara.infra.lifetime import run_until_stopped
 from runtara.infra.logs import configure
@@ -18,10 +22,13 @@ from runtara.infra.settings import Settings
 from runtara.protocol.errors import BadInput, InvalidTarget, Refused, Unavailable
 
 from .discovery import Code, load
+from .overdue import EXIT_OVERDUE
 from .worker import Worker
 
+EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNREACHABLE: Final = 5
+LAST_RESORT_SECONDS: Final = 10.0  # beyond what leaving may take: a supervisor, if there is one, comes first
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,23 +44,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadInput as exc:
         sys.stderr.write(f"error: {exc}\n")
         return EXIT_USAGE
-    try:
-        asyncio.run(_run(settings, code, options.link))
-    except (Unavailable, Refused) as exc:
-        sys.stderr.write(f"error: {exc}\n")
-        return EXIT_UNREACHABLE
-    return 0
+    return asyncio.run(_run(settings, code, options.link))
 
 
-async def _run(settings: Settings, code: Code, link: int | None) -> None:
-    worker = Worker(settings, code, supervisor=link)
+async def _run(settings: Settings, code: Code, link: int | None) -> int:
+    """Until it is told to stop. Code that does not end is not waited for, as Python's own way out would, for ever."""
+    loop, leave, stopped_status = asyncio.get_running_loop(), asyncio.Event(), 0
+
+    def on_overdue() -> None:
+        nonlocal stopped_status
+        stopped_status = EXIT_OVERDUE
+        loop.call_soon_threadsafe(leave.set)
+        _end_in(worker.leave_seconds + LAST_RESORT_SECONDS)
 
     def ready() -> None:
         if link is None:
             sys.stdout.write(f"ready worker={worker.id} workflows={','.join(worker.workflows)}\n")
             sys.stdout.flush()
 
-    await run_until_stopped(worker, ready=ready)
+    worker = Worker(settings, code, supervisor=link, on_overdue=on_overdue)
+    try:
+        await run_until_stopped(worker, ready=ready, leave=leave)
+        status = stopped_status
+    except (Unavailable, Refused) as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        status = EXIT_UNREACHABLE
+    except Exception:
+        if not worker.has_code:
+            raise
+        traceback.print_exc()
+        status = EXIT_FAILED
+    if worker.has_code:
+        _end_now(status)
+    return status
+
+
+def _end_in(seconds: float) -> None:
+    """End the process by then, also if its event loop is blocked."""
+    timer = threading.Timer(seconds, _end_now, [EXIT_OVERDUE])
+    timer.daemon = True
+    timer.start()
+
+
+def _end_now(code: int) -> NoReturn:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def _parser() -> argparse.ArgumentParser:

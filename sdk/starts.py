@@ -1,11 +1,13 @@
-"""What can be started: a workflow with its arguments, or a workflow's name with its input by parameter."""
+"""What can be started: a workflow with its arguments, or a workflow's name with its input by parameter; and labels."""
 
 from collections.abc import Mapping
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from msgspec import Raw
 
+from runtara.protocol.errors import BadInput
 from runtara.protocol.ids import check_id
+from runtara.protocol.labels import label_fault
 
 from .values import encode
 
@@ -32,3 +34,12 @@ def named_input(
     if len(args) > 1 or given.keys() - {"input"}:
         raise TypeError('by name, a workflow takes its input as one mapping: start("name", {"parameter": value})')
     return check_id(workflow, "workflow"), Raw(encode(given.get("input") or {}, key="input"))
+
+
+def checked_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
+    """Raises `BadInput` if the platform would not take them."""
+    given = dict(labels or {})
+    fault = label_fault(given)
+    if fault is not None:
+        raise BadInput(reason=f"{fault}; labels are short texts by name: labels={{'team': 'billing'}}")
+    return given

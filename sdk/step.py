@@ -51,8 +51,9 @@ def step(
     Args:
         key: a template over the arguments, `"{order_id}"`; without it the key is made from all arguments.
         retry: when to try again; without it a failure is final at once.
-        timeout: for each try. A `def` function cannot be interrupted: it has a thread of its own, its late result is
-            thrown away, and a next try may begin while it still runs.
+        timeout: for each try. A `def` function has a thread of its own, into which `Stopped` is thrown when its time is
+            up. Blocked in a library it does not notice before it is back: its late result is thrown away, and a next
+            try may begin while it still runs.
         raises: exceptions that come through as themselves, also after a resume; others become `StepFailed`.
         durability: `"journal"` (default) or `"log"`.
 

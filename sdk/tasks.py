@@ -2,38 +2,28 @@
 
 A task factory looks at the frame of each new task's context and hands the task to its execution. Cancelling goes
 from the outside in: first the workflow's own task, so that `gather` and `TaskGroup` cancel their children in
-their own way (a task that is cancelled twice would lose the `finally` it is in), then whatever is left.
+their own way (a task that is cancelled twice would lose the `finally` it is in), then whatever is left. A thread has a
+moment to leave by itself, at its next call of the context; then `Stopped` is thrown into it (`interrupts`). What is
+still there after the grace is cancelled again, and told (`overdue`).
 
 Invariant: `unwind` returns when no task and no thread of the instance runs any more.
 """
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
 from runtara.protocol.limits import CANCEL_GRACE_SECONDS
 
+from .overdue import Overdue
 from .scope import FRAME
-from .threads import THREADS, Portal, Result
+from .threads import THREADS, Call, Portal, Result
 
 T = TypeVar("T")
 logger: Final = logging.getLogger("runtara.sdk")
 _ROUNDS_INWARD: Final = 4  # turns of the loop in which cancelled tasks may cancel those they wait for
-
-
-class Thread:
-    """A thread that runs an instance's code; `ident` once it does."""
-
-    __slots__ = ("ident",)
-
-    def __init__(self) -> None:
-        self.ident = 0
-
-    def run(self, fn: Callable[[], T]) -> T:
-        self.ident = threading.get_ident()
-        return fn()
+NEXT_CALL_SECONDS: Final = 2.0  # for a thread to come to its next call of the context, which is the better way out
 
 
 class Residents:
@@ -42,11 +32,15 @@ class Residents:
     `in_thread` are the tasks that are blocked until a thread of theirs has ended. `on_end` is told of each end.
     """
 
-    def __init__(self, instance: str, portal: Portal, *, on_end: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, instance: str, portal: Portal, *, overdue: Overdue, on_end: Callable[[], None] | None = None
+    ) -> None:
         self._instance = instance
         self._portal = portal
+        self._overdue = overdue
         self._on_end = on_end
-        self._threads: dict[asyncio.Future[Any], Thread] = {}
+        self._threads: dict[asyncio.Future[Any], Call[Any]] = {}
+        self.is_overdue = False
         self.tasks: set[asyncio.Future[Any]] = set()
         self.in_thread: set[asyncio.Future[Any]] = set()
 
@@ -54,16 +48,20 @@ class Residents:
         self.tasks.add(task)
         task.add_done_callback(self._ended)
 
-    async def in_a_thread(self, fn: Callable[[], T]) -> Result[T]:
-        """Run `fn` in a thread of the instance's, and wait for its end."""
-        thread, task = Thread(), asyncio.current_task()
-        finished = THREADS.submit(lambda: thread.run(fn), asyncio.get_running_loop())
-        self._threads[finished] = thread
+    async def in_a_thread(self, fn: Callable[[], T], *, timed: bool = False) -> Result[T]:
+        """Run `fn` in a thread of the instance's, and wait for its end. `timed`: who no longer waits ends it."""
+        call, task = THREADS.submit(fn, asyncio.get_running_loop()), asyncio.current_task()
+        finished = call.finished
+        self._threads[finished] = call
         finished.add_done_callback(self._thread_ended)
         if task is not None:
             self.in_thread.add(task)
         try:
             return await asyncio.shield(finished)
+        except asyncio.CancelledError:
+            if timed and call.interrupt():
+                self._overdue.thread(finished)
+            raise
         finally:
             if task is not None:
                 self.in_thread.discard(task)
@@ -71,7 +69,7 @@ class Residents:
     def threads_wait(self) -> bool:
         """Whether each thread is blocked in an operation, whose task is among ours."""
         calling = self._portal.calling
-        return all(calling.get(thread.ident) in self.tasks for thread in self._threads.values())
+        return all(calling.get(call.ident) in self.tasks for call in self._threads.values())
 
     def _ended(self, task: asyncio.Future[Any]) -> None:
         self.tasks.discard(task)
@@ -91,13 +89,30 @@ class Residents:
             for _ in range(_ROUNDS_INWARD):
                 await asyncio.sleep(0)
         _cancel(started)
-        while pending := self.tasks | self._threads.keys():
-            _, late = await asyncio.wait(pending, timeout=CANCEL_GRACE_SECONDS)
-            if late:
-                logger.warning("instance_does_not_end instance=%s tasks_and_threads=%d", self._instance, len(late))
-            _cancel(list(self.tasks), again=bool(late))
-            if late and once:
+        if await self._end_within(NEXT_CALL_SECONDS):
+            return
+        for call in list(self._threads.values()):
+            call.interrupt()
+        seconds = CANCEL_GRACE_SECONDS - NEXT_CALL_SECONDS
+        while not await self._end_within(seconds):
+            late, seconds = len(self.tasks) + len(self._threads), float(CANCEL_GRACE_SECONDS)
+            logger.warning("instance_does_not_end instance=%s tasks_and_threads=%d", self._instance, late)
+            _cancel(list(self.tasks), again=True)
+            if once:
                 return
+            self.is_overdue = True
+            self._overdue.instance(self._instance)
+
+    async def _end_within(self, seconds: float) -> bool:
+        """Whether all of it has ended by then, with what it has started meanwhile, in `finally` blocks say."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while pending := self.tasks | self._threads.keys():
+            _, late = await asyncio.wait(pending, timeout=max(0.0, deadline - loop.time()))
+            if late:
+                return False
+            _cancel(list(self.tasks))
+        return True
 
     def cancel(self) -> None:
         """Cancel everything, and wait for nothing."""

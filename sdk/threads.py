@@ -19,6 +19,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from runtara.protocol.errors import Stopped
 
+from .interrupts import Interruptible
+
 R = TypeVar("R")
 _IDLE_SECONDS: Final = 30.0  # a thread without work for so long ends
 
@@ -49,7 +51,7 @@ class Result(Generic[R]):
 
 
 class _Job:
-    """A function for a thread, and the future that learns of its end."""
+    """A function for a thread that waits in an operation, and the future that learns of its end."""
 
     __slots__ = ("_finished", "_fn", "_loop")
 
@@ -61,48 +63,75 @@ class _Job:
         self._finished = finished
 
     def run(self) -> None:
-        result = Result.of(self._fn)
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits any more
-            self._loop.call_soon_threadsafe(self._finish, result)
+        _tell(self._loop, self._finished, Result.of(self._fn))
 
-    def _finish(self, result: Result[Any]) -> None:
-        if not self._finished.done():
-            self._finished.set_result(result)
+
+class Call(Interruptible, Generic[R]):
+    """A function for a thread of its own, for as long as it runs. `finished` learns of its end."""
+
+    __slots__ = ("_fn", "_loop", "finished")
+
+    def __init__(self, fn: Callable[[], R], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._fn = fn
+        self._loop = loop
+        self.finished: asyncio.Future[Result[R]] = loop.create_future()
+
+    def run(self) -> None:
+        """In the thread. Whatever is thrown into it, this ends as it should, and nothing is thrown after it."""
+        result: Result[R] | None = None
+        try:
+            self.open()
+            result = Result.of(self._fn)
+            self.close()
+        except BaseException as exc:  # thrown in beside the code; it was the only one, so what follows is undisturbed
+            self.close()
+            result = result or Result(None, exc)
+        _tell(self._loop, self.finished, result)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, finished: "asyncio.Future[Result[R]]", result: Result[R]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits any more
+        loop.call_soon_threadsafe(_finish, finished, result)
+
+
+def _finish(finished: "asyncio.Future[Result[R]]", result: Result[R]) -> None:
+    if not finished.done():
+        finished.set_result(result)
 
 
 class Threads:
     """Daemon threads, made when none is idle."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._calls: SimpleQueue[Call[Any]] = SimpleQueue()
         self._idle = 0
         self._lock = threading.Lock()
 
-    def submit(self, fn: Callable[[], R], loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Result[R]]":
-        """Run `fn` in a thread, in a copy of the caller's context. The future is resolved when it has ended."""
-        finished: asyncio.Future[Result[R]] = loop.create_future()
+    def submit(self, fn: Callable[[], R], loop: asyncio.AbstractEventLoop) -> Call[R]:
+        """Run `fn` in a thread, in a copy of the caller's context."""
         context = copy_context()
-        job = _Job(lambda: context.run(fn), loop, finished)
+        call = Call(lambda: context.run(fn), loop)
         with self._lock:
-            self._jobs.put(job)
+            self._calls.put(call)
             if self._idle > 0:
                 self._idle -= 1
-                return finished
+                return call
         threading.Thread(target=self._work, name="runtara-code", daemon=True).start()
-        return finished
+        return call
 
     def _work(self) -> None:
         while True:
             try:
-                job = self._jobs.get(timeout=_IDLE_SECONDS)
+                call = self._calls.get(timeout=_IDLE_SECONDS)
             except Empty:
-                with self._lock:  # a job may have been promised to this thread just now
+                with self._lock:  # a call may have been promised to this thread just now
                     if self._idle == 0:
                         continue
                     self._idle -= 1
                 return
-            job.run()
-            del job
+            call.run()
+            del call
             with self._lock:
                 self._idle += 1
 

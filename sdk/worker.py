@@ -7,12 +7,14 @@ routes what the engine tells it. One task per instance; everything that many ins
 Invariants: a worker id is new at each start of a worker; it asks for no more requests than it has free slots;
 a draining worker takes nothing; without a NATS connection for a whole lease it ends its attempts, because
 another worker may have them by now. Order of leaving: stop intake, finish or release instances, flush the
-journal writer, close the connections.
+journal writer, close the connections. Code that does not end although it was told to is not waited for: when there is
+too much of it (`overdue`), or when it blocks the event loop (`watchdog`), the worker takes nothing more and asks for
+another process in its place.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -44,7 +46,9 @@ from .idle import IdleWatch
 from .link import Link
 from .outcomes import Outcomes
 from .outlet import Commits, JournalOutlet
+from .overdue import Overdue
 from .resident import AnyWorkflow, Resident
+from .watchdog import Watchdog
 
 log = logger("worker")
 
@@ -61,14 +65,22 @@ _control_decoder: msgspec.json.Decoder[Control] = msgspec.json.Decoder(Control)
 
 
 class Worker(Service):
-    """Hosts the workflows of `code`. Enter it as a context manager; `failed()` raises what ended it."""
+    """Hosts the workflows of `code`. Enter it as a context manager; `failed()` raises what ended it.
 
-    def __init__(self, settings: Settings, code: Code, *, supervisor: int | None = None) -> None:
+    `on_overdue` is called, from any thread, if code here does not end although it was told to: only the end of the
+    process can end it, so leave the worker, and end the process if that takes longer than `leave_seconds`.
+    """
+
+    def __init__(
+        self, settings: Settings, code: Code, *, supervisor: int | None = None,
+        on_overdue: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self.id = f"w-{new_token()}"
         super().__init__(f"worker {self.id}")
         self._settings = settings
         self._code = code
         self._supervisor = supervisor
+        self._on_overdue = on_overdue
         self._workflows: dict[str, AnyWorkflow] = {workflow.name: workflow for workflow in code.workflows}
         self._residents: dict[tuple[str, int], Resident] = {}
         self._idle: dict[tuple[str, int], Resident] = {}  # in the order in which they became so
@@ -82,11 +94,22 @@ class Worker(Service):
         self._swept_at = 0.0
         self._stalled_at = -STALL_SECONDS
         self.ignored = 0
+        self._has_abandoned = False
 
     @property
     def workflows(self) -> tuple[str, ...]:
         """The ids of what it hosts."""
         return tuple(self._workflows)
+
+    @property
+    def has_code(self) -> bool:
+        """Code of instances runs here, or may: once the worker is closed, some that was not waited for."""
+        return self._has_abandoned or bool(self._residents)
+
+    @property
+    def leave_seconds(self) -> float:
+        """How long leaving it may take."""
+        return self._settings.drain_seconds + LEAVE_SECONDS + FLUSH_SECONDS
 
     # life
 
@@ -105,6 +128,7 @@ class Worker(Service):
         )
         self._stack.push_async_callback(self._writer.close)
         self._idle_watch = IdleWatch(self._loop)
+        self._overdue = Overdue(self._be_replaced)
         self._claims = Claims(self._connection, self._writer, self.id)
         self._commits = Commits(self._connection)
         self._stack.push_async_callback(self._commits.close)
@@ -130,6 +154,7 @@ class Worker(Service):
         await self._drain_residents(LEAVE_SECONDS)
         for resident in list(self._residents.values()):
             log.warning("instance_abandoned", instance=resident.request.instance, attempt=resident.request.attempt)
+            self._has_abandoned = True
             resident.abandon()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
@@ -146,7 +171,7 @@ class Worker(Service):
             resident.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._residents:
+                while not all(resident.is_overdue for resident in self._residents.values()):
                     self._left.clear()
                     await self._left.wait()
 
@@ -154,6 +179,13 @@ class Worker(Service):
         """The journal is lost to us: nothing that runs here can be recorded any more."""
         self._stop_all(str(error))
         self.fail(error)
+
+    def _be_replaced(self, what: str) -> None:
+        """Take nothing more, and let another process have the rest. From any thread."""
+        log.error("worker_replaced", worker=self.id, reason=what)
+        self._draining = True
+        self._link.replace()
+        self._on_overdue()
 
     def _on_supervisor_lost(self) -> None:
         self.fail(Unavailable(reason="the supervisor of this worker is gone"))
@@ -185,7 +217,23 @@ class Worker(Service):
             self._pulse,
             heartbeat,
             on_failure=lambda error: self._loop.call_soon_threadsafe(self.fail, error),
-        )
+            ear=Watchdog(
+                subjects.control(self._connection.tenant, self.id), self._pulse,
+                hosts=self._hosts, blocker=self._blocker, on_blocked=self._be_replaced,
+            ),
+        )  # fmt: skip
+
+    # what the heartbeats' thread looks at, at any moment
+
+    def _hosts(self, claim: Residence) -> bool:
+        resident = self._residents.get(claim[:2])
+        return resident is not None and resident.claim is not None and resident.claim.nonce == claim[2]
+
+    def _blocker(self) -> tuple[str, int] | None:
+        """The attempt in whose code the event loop is."""
+        task = asyncio.current_task(self._loop)
+        owners = (key for key, resident in list(self._residents.items()) if task is not None and resident.owns(task))
+        return next(owners, None)
 
     # taking
 
@@ -252,7 +300,7 @@ class Worker(Service):
     def _host(self, workflow: AnyWorkflow, request: RunRequest, msg: PulledMsg) -> None:
         resident = Resident(
             workflow, request, self._outlet, history=self._history, watch=self._idle_watch, on_idle=self._on_idle,
-            on_left=self._on_left,
+            on_left=self._on_left, overdue=self._overdue,
         )  # fmt: skip
         self._residents[resident.key] = resident
         self._make_room()

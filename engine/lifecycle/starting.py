@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from runtara.protocol.errors import ChildTooDeep, IllegalTransition, Malformed, RuntaraError, StartConflict
 from runtara.protocol.events import InstanceCreated, InstanceFailed, InstanceQueued
 from runtara.protocol.ids import is_id
-from runtara.protocol.limits import MAX_CHILD_DEPTH, MAX_LABEL_LENGTH, MAX_LABELS, MAX_NAME_LENGTH
+from runtara.protocol.labels import label_fault
+from runtara.protocol.limits import MAX_CHILD_DEPTH
 from runtara.protocol.messages import Status
 from runtara.protocol.records import Fork, Options, Registered, Start
 from runtara.protocol.subjects import Source
@@ -118,11 +119,5 @@ def start_fault(record: Start | Registered | Fork) -> RuntaraError | None:
         return Malformed(reason="parent.instance is not a legal id")
     if parent is not None and parent.depth > MAX_CHILD_DEPTH:
         return ChildTooDeep(instance=record.instance, depth=parent.depth, limit=MAX_CHILD_DEPTH)
-    if len(record.labels) > MAX_LABELS:
-        return Malformed(reason=f"more than {MAX_LABELS} labels")
-    for name, value in record.labels.items():
-        if not name.isprintable() or not value.isprintable():
-            return Malformed(reason="a label has control characters")
-        if len(name) > MAX_NAME_LENGTH or len(value) > MAX_LABEL_LENGTH:
-            return Malformed(reason=f"label {name[:40]!r} is too long")
-    return None
+    fault = label_fault(record.labels)
+    return None if fault is None else Malformed(reason=fault)

@@ -156,16 +156,29 @@ class Context(Face[_Context]):
         key: str | None,
         id: str | None = None,
         on_end: OnEnd = ...,
+        labels: Mapping[str, str] = ...,
         **kwargs: Any,
     ) -> R: ...
 
     @overload
     def call(
-        self, workflow: Startable[..., R], /, *args: Any, id: str | None, on_end: OnEnd = ..., **kwargs: Any
+        self,
+        workflow: Startable[..., R],
+        /,
+        *args: Any,
+        id: str | None,
+        on_end: OnEnd = ...,
+        labels: Mapping[str, str] = ...,
+        **kwargs: Any,
     ) -> R: ...
 
     @overload
-    def call(self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, **kwargs: Any) -> R: ...
+    def call(
+        self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, labels: Mapping[str, str] = ..., **kwargs: Any
+    ) -> R: ...
+
+    @overload
+    def call(self, workflow: Startable[..., R], /, *args: Any, labels: Mapping[str, str], **kwargs: Any) -> R: ...
 
     @overload
     def call(
@@ -177,14 +190,15 @@ class Context(Face[_Context]):
         key: str | None = None,
         id: str | None = None,
         on_end: OnEnd = ...,
+        labels: Mapping[str, str] = ...,
     ) -> Any: ...
 
     def call(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Run a workflow as a child and wait for its result: once, however often this code is run again.
 
         A `Workflow` with its arguments, or a workflow's name with its input by parameter. `key` is made of the input
-        unless given, and the child's `id` of the key; `on_end` says what becomes of it when this instance ends first:
-        `"cancel"` it (default), `"leave"` it, or `"wait"` for it.
+        unless given, and the child's `id` of the key; `labels` are for lists; `on_end` says what becomes of it when
+        this instance ends first: `"cancel"` it (default), `"leave"` it, or `"wait"` for it.
 
         Raises:
             ChildFailed: it failed, or could not be started. ChildCancelled: it was cancelled.
@@ -203,16 +217,31 @@ class Context(Face[_Context]):
         key: str | None,
         id: str | None = None,
         on_end: OnEnd = ...,
+        labels: Mapping[str, str] = ...,
         **kwargs: Any,
     ) -> "Child[R]": ...
 
     @overload
     def start_child(
-        self, workflow: Startable[..., R], /, *args: Any, id: str | None, on_end: OnEnd = ..., **kwargs: Any
+        self,
+        workflow: Startable[..., R],
+        /,
+        *args: Any,
+        id: str | None,
+        on_end: OnEnd = ...,
+        labels: Mapping[str, str] = ...,
+        **kwargs: Any,
     ) -> "Child[R]": ...
 
     @overload
-    def start_child(self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, **kwargs: Any) -> "Child[R]": ...
+    def start_child(
+        self, workflow: Startable[..., R], /, *args: Any, on_end: OnEnd, labels: Mapping[str, str] = ..., **kwargs: Any
+    ) -> "Child[R]": ...
+
+    @overload
+    def start_child(
+        self, workflow: Startable[..., R], /, *args: Any, labels: Mapping[str, str], **kwargs: Any
+    ) -> "Child[R]": ...
 
     @overload
     def start_child(
@@ -224,6 +253,7 @@ class Context(Face[_Context]):
         key: str | None = None,
         id: str | None = None,
         on_end: OnEnd = ...,
+        labels: Mapping[str, str] = ...,
     ) -> "Child[Any]": ...
 
     def start_child(self, workflow: Any, /, *args: Any, **kwargs: Any) -> "Child[Any]":

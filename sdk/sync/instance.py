@@ -96,14 +96,16 @@ class Instance(Face[_Instance]):
     def durable_sleep(self, key: Any, delay: Any = None, /) -> Checkpoint:
         """Sleep for `delay`, counted once from the first run that says so. The process stays, and may be killed.
 
-        Raises `DuplicateKey`; `Stopped` if the instance has ended meanwhile.
+        It ends early when a pause or a cancel is asked for (`ended_early`): then call `suspended()` or `cancelled()`,
+        or sleep on by the same call. Raises `DuplicateKey`; `Stopped` if the instance has ended meanwhile.
         """
         return self._call(lambda: self._inner.durable_sleep(key, delay))
 
     def wait_signal(self, name: str, *, timeout: timedelta | None = None, key: str | None = None) -> Checkpoint:
         """Wait for a signal of that name; its data is the answer's `state`. One that has come before counts.
 
-        Raises `SignalTimeout` if none came within `timeout`; `Stopped` if the instance has ended meanwhile.
+        It ends early as `durable_sleep` does; the signal is not lost. Raises `SignalTimeout` if none came within
+        `timeout`; `Stopped` if the instance has ended meanwhile.
         """
         return self._call(lambda: self._inner.wait_signal(name, timeout=timeout, key=key))
 
@@ -124,5 +126,6 @@ class Instance(Face[_Instance]):
     def waits_longer_than(self, seconds: float) -> bool:
         return self._inner.waits_longer_than(seconds)
 
-    def on_stop(self) -> None:
-        self._inner.on_stop()
+    def on_told(self) -> None:
+        """Something is asked of it, or it is over: whoever waits should see."""
+        self._inner.on_told()

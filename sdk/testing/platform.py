@@ -28,6 +28,7 @@ from ..ports import Hints
 from ..results import Watch
 from ..workflow import Workflow
 from .host import MemoryHost
+from .scripts import MemoryInstance
 from .stillness import LOOK_SECONDS, Stillness
 from .twins import MemoryApi, MemoryCommands, MemoryEnds, MemoryHints
 
@@ -102,6 +103,13 @@ class MemoryPlatform(Client):
             if isinstance(workflow, Workflow):
                 self.host(workflow)
             return await super().start_or_signal(workflow, *args, **kwargs)
+
+    def instance(self, id: str, *, workflow: str | None = None) -> MemoryInstance:
+        """An instance that a script speaks for, as `Instance.local(id)`: hand it to the code that takes one.
+
+        Another one of the same id is the script started again; `close` without a last record is a kill.
+        """
+        return MemoryInstance(self._settings, id, workflow=workflow, bus=self._bus, let_time_pass=self._let_time_pass)
 
     # time
 

@@ -104,7 +104,7 @@ async def approval(ctx: Context, patience: float) -> object:
 
 @workflow(linger=AT_ONCE)
 async def parent(ctx: Context, n: int) -> int:
-    return n + await ctx.call(napping)
+    return n + await ctx.call(napping, labels={"of": "parent"})
 
 
 @workflow(linger=AT_ONCE)

@@ -152,7 +152,7 @@ async def fan_out(ctx: Context, count: int) -> int:
 @workflow(linger=timedelta(0))
 async def parent(ctx: Context, child: str, on_end: Literal["cancel", "leave", "wait"] = "cancel") -> str:
     """Starts a child that waits for a signal `item`, and tells how that ended."""
-    started = await ctx.start_child("collect", {"count": 1}, id=child, on_end=on_end)
+    started = await ctx.start_child("collect", {"count": 1}, id=child, on_end=on_end, labels={"parent": ctx.instance})
     if on_end != "cancel":
         return started.id
     try:

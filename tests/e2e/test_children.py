@@ -79,6 +79,8 @@ async def test_a_child_that_is_to_be_left_outlives_its_parent(client: Client, po
     handle = await client.start("parent", {"child": "c-1", "on_end": "leave"})
     assert await handle.result(timeout=20) == "c-1"
     await eventually_exists(client, "c-1")
+    found = await client.list(labels={"parent": handle.id})
+    assert [view.id for view in found.instances] == ["c-1"]
     await client.signal("c-1", "item", 5)
     assert await client.handle("c-1").result(timeout=20) == [5]
 

@@ -123,6 +123,59 @@ async def test_a_script_sleeps_once_however_often_it_is_started(client: Client, 
         await third.completed()
 
 
+async def test_a_sleep_ends_early_when_a_pause_is_asked_for_and_goes_on_in_the_next_run(
+    client: Client, deployed: Settings
+) -> None:
+    async with local(deployed, "b-1") as first:
+        await first.register()
+        sleeping = asyncio.create_task(first.durable_sleep("nap", timedelta(seconds=3)))
+        await eventually_recorded(client, "SleepStarted")
+        await client.pause("b-1")
+        left = await asyncio.wait_for(sleeping, 2)
+        assert (left.ended_early, left.should_pause, left.should_cancel, left.existing) == (True, True, False, False)
+        await first.suspended()
+    await until_status(client, Status.PAUSED)
+    await client.resume("b-1")
+    async with local(deployed, "b-1") as second:
+        await second.register()
+        slept = await second.durable_sleep("nap", timedelta(days=1))  # its deadline has not moved
+        assert (slept.ended_early, slept.should_pause) == (False, False)
+        await second.completed()
+    types = [event.type async for event in client.history("b-1")]
+    assert (types.count("SleepStarted"), types.count("WaitResolved"), types.count("WaitAbandoned")) == (1, 1, 0)
+
+
+async def test_a_wait_ends_early_once_for_each_thing_that_is_asked_for_and_loses_no_signal(
+    client: Client, deployed: Settings
+) -> None:
+    async with local(deployed, "b-1") as instance:
+        await instance.register()
+        waiting = asyncio.create_task(instance.wait_signal("go", key="go"))
+        await eventually_recorded(client, "WaitStarted")
+        await client.pause("b-1")
+        assert (await asyncio.wait_for(waiting, 5)).should_pause
+        again = asyncio.create_task(instance.wait_signal("go", key="go"))  # it does not care for pauses
+        await client.resume("b-1")
+        await eventually(lambda: not instance.should_pause)
+        assert not again.done()
+        await client.pause("b-1")
+        assert (await asyncio.wait_for(again, 5)).ended_early
+        await client.resume("b-1")
+        await eventually(lambda: not instance.should_pause)
+        await client.signal("b-1", "go", 7)
+        got = await asyncio.wait_for(instance.wait_signal("go", key="go"), 5)
+        assert (got.state, got.ended_early, got.existing) == (7, False, False)
+        sleeping = asyncio.create_task(instance.durable_sleep(timedelta(hours=1)))
+        await eventually_recorded(client, "SleepStarted")
+        await client.cancel("b-1")
+        left = await asyncio.wait_for(sleeping, 5)
+        assert (left.should_cancel, left.ended_early) == (True, True)
+        await instance.cancelled("as told")
+    await until_status(client, Status.CANCELLED)
+    types = [event.type async for event in client.history("b-1")]
+    assert (types.count("WaitStarted"), types.count("SleepStarted"), types.count("WaitAbandoned")) == (1, 1, 0)
+
+
 async def eventually_recorded(client: Client, type: str) -> None:
     async def is_there() -> bool:
         return type in [event.type async for event in client.history("b-1")]

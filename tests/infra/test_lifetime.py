@@ -86,6 +86,14 @@ async def test_a_dead_side_task_of_an_inner_service_stops_the_process(
     assert [record.levelname for record in caplog.records].count("CRITICAL") == 1
 
 
+async def test_a_service_that_is_to_leave_drains_as_if_it_were_told_to_by_a_signal() -> None:
+    notes: list[str] = []
+    leave = asyncio.Event()
+    await asyncio.wait_for(run_until_stopped(Recorder("it", notes), ready=leave.set, leave=leave), 5)
+    assert "it drains" in notes
+    assert notes[-1] == "it is closed"
+
+
 async def test_what_open_had_entered_is_left_when_it_fails() -> None:
     notes: list[str] = []
 

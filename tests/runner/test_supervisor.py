@@ -126,6 +126,45 @@ async def test_a_process_that_does_not_drain_is_killed(monkeypatch: pytest.Monke
     assert bench.ends[0].hosted == (("a", 1),)
 
 
+async def test_a_process_that_asks_to_be_replaced_drains_while_its_successor_works(script: Path) -> None:
+    script.write_text("ready host:a:1 replace stay leave:a:1 say:handed_over exit:75")
+    bench = Bench(f"follow:{script}")
+    async with bench.supervisor:
+        (old,) = bench.workers
+        script.write_text("ready stay")
+        await until(lambda: bool(bench.workers - {old}) and len(bench.ends) == 1)
+    assert [(end.worker, end.code, end.hosted) for end in bench.ends[:1]] == [(old, 75, ())]
+    assert b"handed_over" in bench.stderr
+
+
+async def test_one_that_does_not_even_leave_is_killed_and_nobody_waits_for_that(
+    script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtara.runner.supervisor.DRAIN_MARGIN_SECONDS", 0.3)
+    script.write_text("ready host:a:1 replace deaf")
+    bench = Bench(f"follow:{script}")
+    async with bench.supervisor:
+        (old,) = bench.workers
+        script.write_text("ready stay")
+        await until(lambda: bool(bench.workers - {old}))
+        await until(lambda: len(bench.ends) == 1)
+    assert bench.ends[0].reason == "the worker process was ended by SIGKILL"
+    assert bench.ends[0].hosted == (("a", 1),)
+
+
+async def test_leaving_because_code_does_not_end_is_no_failure_to_wait_after(
+    script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtara.runner.supervisor.FIRST_DELAY_SECONDS", 3_600.0)
+    script.write_text("ready exit:75")
+    bench = Bench(f"follow:{script}")
+    async with bench.supervisor:
+        await until(lambda: len(bench.ends) >= 4)
+        script.write_text("ready stay")
+        await until(lambda: bool(bench.workers))
+    assert {end.code for end in bench.ends[:4]} == {75}
+
+
 class Reloads:
     """Reloads on request."""
 

@@ -1,6 +1,6 @@
 """A stand-in for a worker process: speaks its link and does what its words say.
 
-Run as `worker_double.py WORD… --link FD`. Words: `ready`, `host:INSTANCE:ATTEMPT`, `leave:INSTANCE:ATTEMPT`,
+Run as `worker_double.py WORD… --link FD`. Words: `ready`, `host:INSTANCE:ATTEMPT`, `leave:INSTANCE:ATTEMPT`, `replace`,
 `stderr:N` (N kilobytes), `say:TEXT` (to stderr), `exit:CODE`, `crash`, `stay` (until SIGTERM), `deaf` (whatever
 comes), `follow:FILE` (go on with the words in the file).
 """
@@ -37,6 +37,8 @@ def act(word: str, rest: str, link: int, stop: threading.Event) -> None:
             os.write(link, f"+{rest.replace(':', ' ')}\n".encode())
         case "leave":
             os.write(link, f"-{rest.replace(':', ' ')}\n".encode())
+        case "replace":
+            os.write(link, b"replace\n")
         case "stderr":
             for _ in range(int(rest)):
                 sys.stderr.write("x" * 1023 + "\n")

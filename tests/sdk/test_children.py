@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from runtara.protocol.errors import ChildCancelled, ChildFailed, InvalidInput, KeyMismatch, WireError
+from runtara.protocol.errors import BadInput, ChildCancelled, ChildFailed, InvalidInput, KeyMismatch, WireError
 from runtara.protocol.ids import child_id
 from runtara.protocol.records import Completed, Continued, Failed, Parked, Suspended
 from runtara.sdk import Context, Workflow, sync, workflow
@@ -106,6 +106,19 @@ async def test_the_end_of_a_child_is_the_same_error_now_and_after_a_resume() -> 
         assert (resumed.result, resumed.all(Parked)) == (text, [])
 
 
+async def test_labels_are_said_with_the_request_and_make_no_other_child() -> None:
+    @workflow
+    async def code(ctx: Context, team: str) -> list[str]:
+        started = await ctx.start_child(audit, "a", key="k", labels={"team": team})
+        called = await ctx.start_child("audit", {"order": "b"}, labels={"team": team})
+        return [started.id, called.id]
+
+    first = await run(code, team="x")
+    assert [record.child.labels for record in first.all(Parked) if record.child is not None] == [{"team": "x"}] * 2
+    again = await run(code, memos=first.memos(), team="y")
+    assert (again.all(Parked), again.result) == ([], first.result)
+
+
 async def test_a_child_knows_its_id_before_it_ends() -> None:
     ids: list[str] = []
 
@@ -188,6 +201,10 @@ async def test_a_wrong_call_is_refused_before_anything_is_said() -> None:
             await ctx.call(audit, ordre="a")  # type: ignore[call-overload]
         with pytest.raises(InvalidInput):
             await ctx.call(audit, order=5)  # type: ignore[call-overload]
+        wrong: list[Any] = [{"n": 5}, {"n": "x" * 1_000}, {"n": "a\nb"}, {str(n): "" for n in range(100)}]
+        for labels in wrong:
+            with pytest.raises(BadInput, match="label"):
+                await ctx.call(audit, order="a", labels=labels)
         with pytest.raises(TypeError, match="on_end"):
             await ctx.call(audit, order="a", on_end="stay")  # type: ignore[call-overload]
         await ctx.checkpoint("k", 1)

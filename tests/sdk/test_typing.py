@@ -43,6 +43,11 @@ async def fulfil(ctx: Context, order_ids: list[str], rush: bool = False) -> str:
     assert_type(child, Child[int])
     assert_type(await child.result(), int)
     assert_type(await ctx.start_child(blocking, count=2, on_end="leave"), Child[bytes])
+    assert_type(await ctx.call(named, count=1, labels={"team": "a"}), int)
+    assert_type(await ctx.call(named, 1, key="k", labels={"team": "a"}), int)
+    assert_type(await ctx.call("named", {"count": 1}, labels={"team": "a"}), Any)
+    assert_type(await ctx.start_child(blocking, count=2, on_end="leave", labels={"team": "a"}), Child[bytes])
+    assert_type(await ctx.start_child(blocking, count=2, labels={"team": "a"}), Child[bytes])
     return ""
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -37,6 +38,21 @@ async def test_what_is_hosted_is_said_before_anything_scheduled_later_runs(ends:
     await asyncio.sleep(0)
     assert heard == [b"ready w-1 greet part\n+a 1\n-b 2\n"]
     link.close()
+
+
+async def test_another_thread_can_ask_for_a_successor_while_the_loop_is_blocked(
+    ends: tuple[socket.socket, int],
+) -> None:
+    ours, descriptor = ends
+    link = Link(descriptor)
+    link.hosts("a", 1)  # not written yet
+    asked: list[bool] = []
+    thread = threading.Thread(target=lambda: asked.append(link.replace()))
+    thread.start()
+    thread.join()
+    assert (asked, ours.recv(1_000)) == ([True], b"+a 1\nreplace\n")
+    link.close()
+    assert not link.replace()
 
 
 async def test_the_end_of_the_supervisor_is_noticed(ends: tuple[socket.socket, int]) -> None:

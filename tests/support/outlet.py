@@ -21,6 +21,7 @@ from runtara.protocol.messages import Claimed, Memo, Registration
 from runtara.protocol.records import Checkpointed, Completed, Options, Parked, Record, Report, Start, Started
 from runtara.protocol.subjects import Channel, Source
 from runtara.sdk.execution import Execution
+from runtara.sdk.overdue import Overdue
 from runtara.sdk.workflow import Workflow
 
 CLIENT: Final = Source(Channel.COMMANDS, 0, "acme", client="c")
@@ -159,13 +160,14 @@ def execution(
     confirmed: bool = True,
     cancelling: bool = False,
     floor: int = 0,
+    overdue: Overdue | None = None,
 ) -> Execution:
     """An execution that resumes with `memos`; `confirmed=False`: an optimistic first attempt."""
     text = Raw(b"{}") if not input else workflow.check_input(dict(input))
     claim = claimed(workflow, text, memos or [], attempt=attempt, cancelling=cancelling, floor=floor)
     return Execution(
         workflow, tenant="acme", instance="i-1", attempt=attempt, nonce="n", input=text, options=options or Options(),
-        labels={"team": "a"}, outlet=outlet, claim=claim if confirmed else None,
+        labels={"team": "a"}, outlet=outlet, claim=claim if confirmed else None, overdue=overdue,
     )  # fmt: skip
 
 

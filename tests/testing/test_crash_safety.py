@@ -120,6 +120,57 @@ async def test_what_continues_as_another_run_is_safe() -> None:
     await assert_crash_safe(rounds, left=2, effects=effects)
 
 
+@step(key="{n}")
+async def book(n: int) -> int:
+    return n
+
+
+@step(key="{n}")
+async def unbook(n: int) -> None: ...
+
+
+@workflow
+async def trip(ctx: Context, fails: bool) -> None:
+    for n in range(3):
+        await ctx.compensate(unbook, n)
+        await book(n)
+    if fails:
+        raise ValueError("no hotel")
+    await ctx.wait_signal("never")
+
+
+async def cancel(platform: MemoryPlatform, handle: Handle[None]) -> None:
+    await platform.settle()
+    await handle.cancel(reason="changed my mind")
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_saga_is_undone_the_same_whichever_record_its_process_dies_at(fails: bool) -> None:
+    """The records of undoing are among them, in the attempt that fails and in the one that is claimed to be undone."""
+    report = await assert_crash_safe(trip, fails=fails, effects=[book, unbook], drive=None if fails else cancel)
+    assert report.records >= 3 * 3 + 2  # compensation, step, undo; claim and end
+    assert ("ValueError: no hotel" if fails else "changed my mind") in report.result
+
+
+async def test_an_undo_that_is_tried_again_an_hour_later_is_safe_too() -> None:
+    tries: list[int] = []
+
+    @step(key="{n}", retry=Retry(max_attempts=None, initial=timedelta(hours=1), max_delay=timedelta(hours=1)))
+    async def reluctant(n: int) -> None:
+        tries.append(n)
+        if len(tries) < 2:
+            raise ConnectionError("not yet")
+
+    @workflow
+    async def saga(ctx: Context) -> None:
+        await ctx.compensate(reluctant, 1)
+        await book(1)
+        raise ValueError("at the end")
+
+    report = await assert_crash_safe(saga, effects=[book], before_each=tries.clear)
+    assert report.crashes == 2 * report.records >= 2 * 6
+
+
 # what is not
 
 
@@ -266,3 +317,33 @@ async def test_only_steps_can_be_noted_by_themselves(wrong: Callable[..., Any], 
 def test_a_step_cannot_be_wrapped_twice() -> None:
     with pytest.raises(TypeError, match="pass it as it is"):
         Effects().at_least_once(charge)
+
+
+async def test_an_undo_that_only_the_first_attempt_registers_is_found() -> None:
+    told: list[bool] = []
+
+    @workflow
+    async def forgetful(ctx: Context) -> None:
+        if not told:
+            told.append(True)
+            await ctx.compensate(unbook, 1)
+        await book(1)
+        raise ValueError("at the end")
+
+    text = await complaint(forgetful, effects=[book, unbook], before_each=told.clear)
+    assert "unbook(1) was lost" in text
+
+
+async def test_what_must_not_repeat_in_an_undo_is_found() -> None:
+    @step(key="{n}")
+    async def apologize(n: int) -> None:
+        mail("ada")
+
+    @workflow
+    async def saga(ctx: Context) -> None:
+        await ctx.compensate(apologize, 1)
+        await book(1)
+        raise ValueError("at the end")
+
+    text = await complaint(saga, effects=effects)
+    assert "mail('ada') was called twice, in step '~undo/apologize/1'" in text

@@ -313,3 +313,28 @@ def test_the_kit_needs_no_database() -> None:
     imported = _imported("import runtara.sdk.testing")
     assert {name.split(".")[0] for name in imported} == {"runtara", "nats", "msgspec"}
     assert not {name for name in imported if name.startswith(("runtara.projections", "runtara.engine.log"))}
+
+
+async def test_a_script_sleeps_three_days_in_no_time_and_goes_on_after_a_kill() -> None:
+    async with MemoryPlatform() as platform:
+        began = platform.now
+        async with platform.instance("b-1") as first:
+            await first.register()
+            await first.durable_sleep("nap", timedelta(days=3))
+            assert platform.now - began == timedelta(days=3)
+            with pytest.raises(SignalTimeout):
+                await first.wait_signal("go", timeout=timedelta(days=1))
+        # closed without a last record: it was killed
+        async with platform.instance("b-1") as second:
+            await second.register()
+            assert (await second.durable_sleep("nap", timedelta(days=3))).existing
+            assert platform.now - began == timedelta(days=4)
+            await second.completed("done")
+        assert await platform.handle("b-1").result() == "done"
+
+
+async def test_a_script_that_nobody_will_signal_is_told_so() -> None:
+    async with MemoryPlatform() as platform, platform.instance("b-1") as script:
+        await script.register()
+        with pytest.raises(Stuck, match="b-1 is running"):
+            await script.wait_signal("never")
