@@ -2,12 +2,13 @@
 
     RuntaraError
     ├── BadInput                    the caller's mistake; nothing was done
-    │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting
+    │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting, InvalidSchedule
     │   ├── KeyNeeded, DuplicateKey, KeyMismatch
     │   ├── StateTooLarge, StateNotRepresentable
     │   └── WrongColour, NoContext
     ├── Refused                     the platform understood and said no
     │   ├── IllegalTransition, StartConflict (InstanceArchived), UnknownWorkflow, InstanceNotFound
+    │   ├── ScheduleConflict, ScheduleNotFound
     │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
     │   └── TooManySignals
     ├── Unavailable                 try again later; says what is not reachable
@@ -105,6 +106,12 @@ class InvalidSetting(BadInput):
     reason: str
 
 
+class InvalidSchedule(BadInput):
+    template = "schedule {schedule}: {reason}"
+    schedule: str
+    reason: str
+
+
 class KeyNeeded(BadInput):
     template = (
         "argument {argument!r} of {function} has no stable JSON text ({reason}); "
@@ -194,6 +201,18 @@ class InstanceNotFound(Refused):
 
     def __init__(self, *, hint: str = "", **attributes: object) -> None:
         super().__init__(hint=hint, **attributes)
+
+
+class ScheduleConflict(Refused):
+    template = "schedule {schedule} exists already, with {different}; replace it with --replace, or delete it first"
+    schedule: str
+    different: str
+
+
+class ScheduleNotFound(Refused):
+    template = "there is no schedule {schedule!r} in tenant {tenant!r}"
+    schedule: str
+    tenant: str
 
 
 class WrongPartition(Refused):
