@@ -28,7 +28,7 @@ class InstanceCreated(Event, frozen=True, kw_only=True):
     options: Options
     labels: dict[str, str] = {}
     parent: Parent | None = None
-    origin: Literal["start", "registered"] = "start"
+    origin: Literal["start", "registered", "schedule"] = "start"
 
 
 class InstanceQueued(Event, frozen=True, kw_only=True):

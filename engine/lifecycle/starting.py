@@ -35,6 +35,7 @@ def start(state: State | None, record: Start) -> Decision:
         options=record.options or Options(),
         labels=record.labels,
         parent=record.parent,
+        origin="schedule" if record.schedule is not None else "start",
     )
     return Decision(events=(created, InstanceQueued(attempt=1, cause="start")))
 
@@ -89,6 +90,9 @@ def _fault(record: Start | Registered) -> RuntaraError | None:
     parent = record.parent if isinstance(record, Start) else None
     if parent is not None and not is_id(parent.instance):
         return Malformed(reason="parent.instance is not a legal id")
+    schedule = record.schedule if isinstance(record, Start) else None
+    if schedule is not None and not is_id(schedule):
+        return Malformed(reason="schedule is not a legal id")
     if len(record.labels) > MAX_LABELS:
         return Malformed(reason=f"more than {MAX_LABELS} labels")
     for name, value in record.labels.items():
