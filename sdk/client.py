@@ -50,6 +50,7 @@ from .commands import ANSWER_SECONDS, Commands
 from .connection import Connection
 from .ports import Api, Hints
 from .results import Ends, Results, Watch
+from .schedules import Schedules
 from .starts import named_input
 from .values import encode
 from .workflow import Workflow
@@ -109,6 +110,11 @@ class Client:
     @property
     def tenant(self) -> str:
         return self._settings.tenant
+
+    @property
+    def schedules(self) -> Schedules:
+        """Starts by the clock: `client.schedules.create("nightly", fulfil, cron="0 3 * * *")`."""
+        return Schedules(self._api, self._actor)
 
     # starting
 
