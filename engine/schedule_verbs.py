@@ -32,6 +32,7 @@ from runtara.protocol.limits import MAX_SCHEDULE_NAME_LENGTH, MAX_STATE_BYTES
 from runtara.protocol.messages import (
     ScheduleCreateRequest,
     ScheduleDefinition,
+    ScheduledInstance,
     ScheduleListReply,
     ScheduleListRequest,
     ScheduleRequest,
@@ -40,7 +41,7 @@ from runtara.protocol.messages import (
 from runtara.protocol.subjects import Channel, Source
 
 from . import schedules
-from .cadence import SECOND_US, precise_stamp, stamp, upcoming
+from .cadence import SECOND_US, precise_stamp, upcoming
 from .lifecycle import decide
 from .platform import Platform
 from .queries import MAX_PAGE
@@ -130,7 +131,8 @@ class ScheduleVerbs:
             schedules.PAGE, tenant, after, request.workflow, request.paused, labels, limit + 1
         )
         page = [schedules.schedule_of(row) for row in rows[:limit]]
-        views = [await self._view(schedule, upcoming=0, instances=1) for schedule in page]
+        lasts = await schedules.last_instances(self._pool, page, 1)
+        views = [_view(schedule, last) for schedule, last in zip(page, lasts, strict=True)]
         return ScheduleListReply(schedules=views, next=page[-1].name if len(rows) > limit else None)
 
     async def _get(self, tenant: str, instance: str | None, data: bytes) -> ScheduleView:
@@ -166,7 +168,9 @@ class ScheduleVerbs:
         try:
             await send(self._platform, schedule, id, _actor(asked.actor))
         except (NotAcknowledged, PublishRefused) as exc:
-            raise PlatformUnreachable(reason=f"the journal takes no start now ({exc.reason})") from exc
+            raise PlatformUnreachable(
+                reason=f"the journal did not take the start of {id}, which may come later ({exc.reason})"
+            ) from exc
         await schedules.remember(self._pool, schedule, [id])
         log.info("schedule_triggered", tenant=tenant, schedule=schedule.name, instance=id)
         await self._confirm(schedule, id)
@@ -205,26 +209,29 @@ class ScheduleVerbs:
         seen: int = await self._pool.fetchval("SELECT clock FROM partitions WHERE id = $1", partition)
         return max(info.now_us, seen)
 
-    async def _view(
-        self, schedule: Schedule, *, upcoming: int = SHOWN_UPCOMING, instances: int = SHOWN_INSTANCES
-    ) -> ScheduleView:
-        return ScheduleView(
-            schedule=schedule.definition,
-            paused=schedule.paused,
-            next_due_us=None if schedule.paused else schedule.next_due,
-            upcoming=_upcoming(schedule, upcoming),
-            last=await schedules.last_instances(self._pool, schedule, instances),
-            problem=schedule.problem,
-            problem_at=schedule.problem_at,
-            created_at=schedule.created_at,
-            created_by=schedule.created_by,
-            updated_at=schedule.updated_at,
-            updated_by=schedule.updated_by,
-        )
+    async def _view(self, schedule: Schedule) -> ScheduleView:
+        (last,) = await schedules.last_instances(self._pool, [schedule], SHOWN_INSTANCES)
+        return replace(_view(schedule, last), upcoming=_upcoming(schedule, SHOWN_UPCOMING))
+
+
+def _view(schedule: Schedule, last: list[ScheduledInstance]) -> ScheduleView:
+    return ScheduleView(
+        schedule=schedule.definition,
+        paused=schedule.paused,
+        next_due_us=None if schedule.paused else schedule.next_due,
+        upcoming=[],
+        last=last,
+        problem=schedule.problem,
+        problem_at=schedule.problem_at,
+        created_at=schedule.created_at,
+        created_by=schedule.created_by,
+        updated_at=schedule.updated_at,
+        updated_by=schedule.updated_by,
+    )
 
 
 def _upcoming(schedule: Schedule, count: int) -> list[int]:
-    if schedule.paused or not count:
+    if schedule.paused:
         return []
     try:
         return upcoming(schedule.cadence, schedule.next_due, count)
@@ -248,7 +255,7 @@ def _check_start(new: Schedule) -> None:
     """What an engine would not read, or would refuse, is refused here, where somebody waits for the answer."""
     if len(new.input) > MAX_STATE_BYTES:
         raise StateTooLarge(key="input", size=len(new.input), limit=MAX_STATE_BYTES)
-    start = new.start(f"{new.name}-{stamp(new.next_due)}")
+    start = new.start(new.instance(new.next_due))
     _, rejections = decode_frame(encode_frame([start]))
     if rejections:
         raise InvalidSchedule(schedule=new.name, reason=rejections[0].reason)

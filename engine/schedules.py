@@ -23,15 +23,16 @@ from runtara.protocol.limits import SCHEDULE_RECENT
 from runtara.protocol.messages import ScheduleDefinition, ScheduledInstance, Status
 from runtara.protocol.records import Start
 
-from .cadence import Cadence, cadence
+from .cadence import Cadence, cadence, stamp
 
 LABEL: Final = "schedule"  # of every instance that one starts; its value is the schedule's name
 
 _COLUMNS: Final = """tenant, name, workflow, cron, every, anchor, timezone, input, labels, overlap, catch_up, paused,
     revision, next_due, sent, recent, problem, problem_at, created_at, created_by, updated_at, updated_by"""
 _OF: Final = f"SELECT {_COLUMNS} FROM schedules WHERE tenant = $1 AND name = $2"
+# Without inputs: a thousand of them may be larger than any answer.
 PAGE: Final = f"""
-SELECT {_COLUMNS} FROM schedules
+SELECT {_COLUMNS.replace("input", "'null'::json AS input")} FROM schedules
 WHERE tenant = $1 AND name > $2 AND ($3::text IS NULL OR workflow = $3) AND ($4::bool IS NULL OR paused = $4)
     AND ($5::jsonb IS NULL OR labels @> $5)
 ORDER BY name LIMIT $6
@@ -149,6 +150,10 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
             input=self.input, labels=self.labels, overlap=self.overlap, catch_up=self.catch_up,
         )  # fmt: skip
 
+    def instance(self, due: int) -> str:
+        """The id of what is started then."""
+        return f"{self.name}-{stamp(due)}"
+
     def start(self, instance: str, actor: str | None = None) -> Start:
         """The record that starts `instance`; the same for the same instance."""
         return Start(
@@ -233,11 +238,18 @@ async def remember(pool: "Pool[asyncpg.Record]", of: Schedule, sent: Sequence[st
     await pool.execute(_REMEMBER, of.tenant, of.name, list(sent))
 
 
-async def outcomes(pool: "Pool[asyncpg.Record]", partition: int, limit: int) -> tuple[list[Outcome], bool]:
-    """What became of starts that nobody has looked after yet; and whether some are still on their way."""
+async def outcomes(
+    pool: "Pool[asyncpg.Record]", partition: int, limit: int
+) -> tuple[list[Outcome], list[tuple[tuple[str, str], str]]]:
+    """What became of starts that nobody has looked after yet; and those (schedule, instance) still on their way."""
     rows = await pool.fetch(UNSETTLED, partition, limit)
-    found = [outcome for row in rows if (outcome := _outcome(row)) is not None]
-    return found, len(found) < len(rows)
+    found = [_outcome(row) for row in rows]
+    waiting = [
+        ((row["tenant"], row["name"]), row["instance"])
+        for row, outcome in zip(rows, found, strict=True)
+        if outcome is None
+    ]
+    return [outcome for outcome in found if outcome is not None], waiting
 
 
 async def outcome_of(pool: "Pool[asyncpg.Record]", schedule: Schedule, instance: str) -> Outcome | None:
@@ -273,9 +285,14 @@ async def unended(pool: "Pool[asyncpg.Record]", schedule: Schedule) -> str | Non
     return f"{row['instance']} is {row['status']}" if row is not None else None
 
 
-async def last_instances(pool: "Pool[asyncpg.Record]", schedule: Schedule, count: int) -> list[ScheduledInstance]:
-    """The latest first."""
-    ids = schedule.recent[-count:][::-1]
-    rows = await pool.fetch(_STATUSES, [schedule.tenant] * len(ids), ids)
-    statuses = {row["instance"]: row["status"] for row in rows}
-    return [ScheduledInstance(id=id, status=Status(statuses[id]) if statuses[id] else None) for id in ids]
+async def last_instances(
+    pool: "Pool[asyncpg.Record]", page: Sequence[Schedule], count: int
+) -> list[list[ScheduledInstance]]:
+    """Of each of these, the latest first."""
+    asked = [(schedule.tenant, id) for schedule in page for id in schedule.recent[-count:]]
+    rows = await pool.fetch(_STATUSES, [tenant for tenant, _ in asked], [id for _, id in asked])
+    found = {
+        row["instance"]: ScheduledInstance(id=row["instance"], status=Status(row["status"]) if row["status"] else None)
+        for row in rows
+    }
+    return [[found[id] for id in reversed(schedule.recent[-count:])] for schedule in page]

@@ -397,7 +397,8 @@ class ScheduledInstance(_Lenient, frozen=True, kw_only=True):
 class ScheduleView(_Lenient, frozen=True, kw_only=True):
     """`upcoming`: the next times it is due, none while it is paused. `last`: what it started, the latest first.
 
-    `problem`: what last kept it from starting an instance, and when. In a list, `last` has one entry at most.
+    `problem`: what last kept it from starting an instance, and when. A list has no inputs, no `upcoming`, and one of
+    `last`.
     """
 
     schedule: ScheduleDefinition
