@@ -2,7 +2,7 @@
 
 import typer
 
-from . import audit, control, forks, instances, local, parts, retention, workflows
+from . import audit, control, forks, instances, local, parts, retention, schedules, workflows
 
 app = typer.Typer(
     name="runtara",
@@ -36,6 +36,7 @@ app.command("fork")(forks.fork)
 app.command("signal")(instances.signal)
 
 app.add_typer(workflows.app, name="workflow")
+app.add_typer(schedules.app, name="schedule")
 audit.app.command("export")(retention.export)
 audit.app.command("archive")(retention.archive)
 app.add_typer(audit.app, name="audit")

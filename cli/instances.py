@@ -55,7 +55,7 @@ def start(
             handle = await client.start(workflow, parse_input(input, workflow), id=id, labels=parse_labels(label))
             if wait:
                 value = await handle.result()
-                _print_result(handle.id, value, as_json=as_json)
+                print_result(handle.id, value, as_json=as_json)
             elif as_json:
                 output.print_json({"id": handle.id})
             else:
@@ -127,12 +127,12 @@ def result(
 
     async def go() -> None:
         async with client_of(tenant) as client:
-            _print_result(id, await client.handle(id).result(timeout=timeout), as_json=as_json)
+            print_result(id, await client.handle(id).result(timeout=timeout), as_json=as_json)
 
     exits.run(go(), as_json=as_json)
 
 
-def _print_result(id: str, value: object, *, as_json: bool) -> None:
+def print_result(id: str, value: object, *, as_json: bool) -> None:
     if as_json:
         output.print_json({"id": id, "result": value})
     elif isinstance(value, str):

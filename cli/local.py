@@ -129,7 +129,7 @@ async def _run(target: str, input: str | None, data: Path, as_json: bool) -> Non
     from runtara.sdk.client import Client
     from runtara.sdk.discovery import load
 
-    from .instances import _print_result
+    from .instances import print_result
 
     names = [workflow.name for workflow in load([target]).workflows]
     if len(names) != 1:
@@ -143,4 +143,4 @@ async def _run(target: str, input: str | None, data: Path, as_json: bool) -> Non
         handle = await client.start(names[0], arguments)
         if output.console().is_terminal:
             sys.stderr.write(f"started {handle.id}\n")
-        _print_result(handle.id, await handle.result(), as_json=as_json)
+        print_result(handle.id, await handle.result(), as_json=as_json)

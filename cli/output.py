@@ -141,12 +141,17 @@ def print_instance(view: InstanceView, hosted: str | None = None) -> None:
         rows.append(("progress", f"{view.progress[0]} of {view.progress[1] or '?'}"))
     if view.labels:
         rows.append(("labels", " ".join(f"{k}={v}" for k, v in sorted(view.labels.items()))))
-    rows.append(("input", _short(bytes(view.input))))
+    rows.append(("input", short(bytes(view.input))))
     if view.status is Status.COMPLETED:
-        rows.append(("result", _short(bytes(view.result))))
+        rows.append(("result", short(bytes(view.result))))
     if view.error is not None:
         rows.append(("error", view.error.message))
     rows += [("note", note) for note in (view.note, hosted) if note]
+    print_fields(rows)
+
+
+def print_fields(rows: Sequence[tuple[str, str | Text]]) -> None:
+    """One thing: the name of a field and its value a line."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -166,7 +171,7 @@ def event_line(event: EventView, *, with_instance: bool = False) -> Text:
     line.append(f"#{event.attempt} ", style="dim")
     if event.key is not None:
         line.append(f"{event.key}  ", style="bold")
-    line.append(_short(_told(event)), style="dim")
+    line.append(short(_told(event)), style="dim")
     return line
 
 
@@ -200,7 +205,7 @@ def hosting(view: WorkflowView) -> str:
     return f"none since {for_people(view.hosted_until)}" if view.hosted_until else "none"
 
 
-def _short(data: bytes) -> str:
+def short(data: bytes) -> str:
     text = data.decode()
     return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
 

@@ -44,6 +44,7 @@ from runtara.protocol.messages import (
 from . import queries
 from .forks import Forks
 from .platform import Platform
+from .schedule_verbs import ScheduleVerbs
 
 log = logger("api")
 
@@ -91,6 +92,7 @@ class Api:
             "tail": self._tail,
             "workflows": self._workflows,
             "forget": self._forget,
+            **ScheduleVerbs(self._platform).verbs(),
         }
 
     def _instance_verbs(self) -> dict[str, Handler]:

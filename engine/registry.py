@@ -17,18 +17,20 @@ from msgspec import Raw
 
 from runtara.infra.bus import Bus, NotAcknowledged, PublishRefused
 from runtara.infra.logs import logger
-from runtara.protocol.errors import Malformed, PlatformUnreachable
+from runtara.protocol.errors import Malformed, PlatformUnreachable, UnknownWorkflow
 from runtara.protocol.frames import decode_frame, encode_record, join_frame, split_frames
 from runtara.protocol.messages import Registration, WorkflowView
 from runtara.protocol.records import Options, WorkflowForgotten, WorkflowRegistered
 from runtara.protocol.subjects import Subjects
 
-from .workflows import WorkflowId
+from .workflows import WorkflowId, nearest
 
 log = logger("registry")
 
 ACK_WAIT_SECONDS: Final = 2
 PUBLISH_SECONDS: Final = 3.0  # whoever asks waits for five, and shall hear the reason
+FOLD_SECONDS: Final = 1.0  # within which what every journal has is in the table, too
+FOLD_PAUSE_SECONDS: Final = 0.05
 HOSTED_SECONDS: Final = 15  # a worker that was heard within this time hosts its workflows
 
 _UPSERT_WORKER: Final = """
@@ -43,6 +45,7 @@ WHERE w.tenant = heard.tenant AND w.worker = heard.worker
 _FORGET: Final = "DELETE FROM workers WHERE heard_at < $1"
 _OF_TENANT: Final = "SELECT * FROM workflows WHERE partition = 0 AND tenant = $1 ORDER BY id"
 _WORKERS: Final = "SELECT worker, workflows, heard_at FROM workers WHERE tenant = $1"
+_NAMES: Final = "SELECT id FROM workflows WHERE partition = 0 AND tenant = $1"
 _IS_KNOWN: Final = "SELECT EXISTS (SELECT FROM workflows WHERE tenant = $1 AND id = $2)"
 WORKERS_KEPT_SECONDS: Final = 7 * 24 * 3600
 
@@ -145,6 +148,15 @@ class Registry:
                 )
             )
         return views
+
+    async def check_known(self, tenant: str, workflow: str) -> None:
+        """Raises `UnknownWorkflow`, with the nearest names. One that was registered a moment ago is waited for."""
+        deadline = time.monotonic() + FOLD_SECONDS
+        while not await self._pool.fetchval(_IS_KNOWN, tenant, workflow):
+            if time.monotonic() > deadline:
+                known = [row["id"] for row in await self._pool.fetch(_NAMES, tenant)]
+                raise UnknownWorkflow(workflow=workflow, hint=nearest(workflow, known))
+            await asyncio.sleep(FOLD_PAUSE_SECONDS)
 
     async def forget(self, tenant: str, workflow: str) -> bool:
         """Tell every partition; False if none knows it. Raises as `register` does."""

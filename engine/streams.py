@@ -53,6 +53,11 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     config: StreamConfig
     created: str
     state: StreamState
+    ts: str  # the server's clock, which is the one that gives messages their store time
+
+    @property
+    def now_us(self) -> int:
+        return _micros(self.ts)
 
     @property
     def deployment(self) -> str | None:

@@ -8,6 +8,7 @@ import asyncio
 from typing import Final
 
 from runtara.infra.bus import NotAcknowledged, PublishRefused
+from runtara.infra.clock import JournalClock
 from runtara.infra.logs import logger
 from runtara.infra.postgres import PgConnection
 from runtara.protocol.frames import encode_frame
@@ -21,6 +22,7 @@ from .outlets import Outlets
 from .platform import Platform
 from .purge import Purger
 from .reader import JournalReader
+from .scheduler import Scheduler
 from .watch import Watch
 
 log = logger("partition")
@@ -45,6 +47,7 @@ class Tenure:
             cursor=ownership.anchor.cursor,
         )
         self._committer = Committer(connection, ownership, self._folding, self._outlets, self._purger)
+        self._clock = JournalClock()
         self._caught_up = asyncio.Event()
         self._committing = asyncio.Lock()
 
@@ -56,6 +59,7 @@ class Tenure:
                 self._platform,
                 self._ownership,
                 self._outlets,
+                self._clock,
                 is_drained=lambda: reader.is_drained and not self._folding.is_blocked,
             )
             self._outlets.watch = watch
@@ -100,7 +104,9 @@ class Tenure:
             except (NotAcknowledged, PublishRefused) as exc:
                 log.debug("owner_record_delayed", reason=str(exc))
                 await asyncio.sleep(RETRY_SECONDS)
-        await watch.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch.run(), name="watch")
+            group.create_task(Scheduler(self._platform, self._ownership.partition, self._clock).run(), name="schedules")
 
     async def _renew(self) -> None:
         """Through a connection of its own: a long commit must not cost us the lease it renews itself.

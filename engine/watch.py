@@ -55,7 +55,13 @@ class Watch:
     """`is_drained`: all that has arrived is folded, so a worker that was not heard has not been heard."""
 
     def __init__(
-        self, platform: Platform, ownership: Ownership, outlets: Outlets, *, is_drained: Callable[[], bool]
+        self,
+        platform: Platform,
+        ownership: Ownership,
+        outlets: Outlets,
+        clock: JournalClock,
+        *,
+        is_drained: Callable[[], bool],
     ) -> None:
         self._platform = platform
         self._partition = ownership.partition
@@ -68,7 +74,7 @@ class Watch:
         self._owing: set[Id] = set()
         self._retelling = Retelling()
         self._evidence: dict[Id, int] = {}
-        self._clock = JournalClock()
+        self._clock = clock
         self._clock_known = asyncio.Event()
         self._subject = platform.subjects.engine(ownership.partition)
 

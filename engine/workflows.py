@@ -64,9 +64,7 @@ class Registrations:
         """A hint for whoever asked for a workflow that there is not."""
         changed = {*self.changes, *self._before}
         names = set(self._known.get(tenant, {})) | {name for owner, name in changed if owner == tenant}
-        known = sorted(name for name in names if self.find(tenant, name) is not None)
-        close = get_close_matches(workflow, known, n=NEAREST)
-        return f" (did you mean {', '.join(map(repr, close))}?)" if close else ""
+        return nearest(workflow, [name for name in names if self.find(tenant, name) is not None])
 
 
 class WorkflowCache:
@@ -101,6 +99,12 @@ class WorkflowCache:
         """A batch that would have changed these could not be committed: read them again."""
         for tenant, _ in changes:
             self._tenants.pop(tenant, None)
+
+
+def nearest(workflow: str, known: Collection[str]) -> str:
+    """A hint for whoever asked for a workflow that there is not."""
+    close = get_close_matches(workflow, sorted(known), n=NEAREST)
+    return f" (did you mean {', '.join(map(repr, close))}?)" if close else ""
 
 
 async def write_changes(connection: PgConnection, partition: int, changes: Changes) -> None:

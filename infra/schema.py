@@ -3,7 +3,7 @@
 Invariants: `events` is the truth: it is only ever appended to, and what leaves it goes into an archive first and stays
 provable by `retired` and `retired_hashes`. `instances` and `timers` are functions of it. The others say what the log
 belongs to, who may write it, which engines live, what is still to be sent, what each partition was told of workflows,
-who hosts them, and what was refused.
+who hosts them, what was refused, and what schedules are to start: that is configuration, and in no log.
 Times are integer microseconds since 1970 (`bigint`): they are hashed, compared and copied, never computed on in SQL.
 `data` is `json`, never `jsonb`: the hash needs the bytes as they came.
 """
@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Identity,
@@ -25,7 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata: Final = MetaData(
     naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
@@ -207,4 +208,35 @@ rejected: Final = Table(
     Column("reason", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("at", BigInteger, nullable=False),
+    Index("ix_rejected_instance", "tenant", "instance"),
+)
+
+schedules: Final = Table(
+    "schedules",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("partition", Integer, nullable=False),  # whose owner looks after it
+    Column("workflow", Text, nullable=False),
+    Column("cron", Text),  # either this or `every`
+    Column("every", BigInteger),
+    Column("anchor", BigInteger, nullable=False),  # `every` counts from here
+    Column("timezone", Text, nullable=False),
+    Column("input", JSON, nullable=False),
+    Column("labels", JSONB, nullable=False),
+    Column("overlap", Text, nullable=False),
+    Column("catch_up", Text, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("revision", Text, nullable=False),  # another one with every change that a person makes
+    Column("next_due", BigInteger, nullable=False),  # of no meaning while it is paused
+    Column("sent", ARRAY(Text), nullable=False),  # started, and nobody has looked yet what became of it
+    Column("recent", ARRAY(Text), nullable=False),  # what it started last, the oldest first
+    Column("problem", Text),  # what last kept it from starting an instance
+    Column("problem_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", Text),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("updated_by", Text),
+    Index("ix_schedules_due", "partition", "next_due", postgresql_where=text("NOT paused")),
+    Index("ix_schedules_sent", "partition", postgresql_where=text("sent <> '{}'")),
 )

@@ -2,13 +2,14 @@
 
     RuntaraError
     ├── BadInput                    the caller's mistake; nothing was done
-    │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting
+    │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting, InvalidSchedule
     │   ├── KeyNeeded, DuplicateKey, KeyMismatch
     │   ├── StateTooLarge, StateNotRepresentable
     │   └── WrongColour, NoContext
     ├── Refused                     the platform understood and said no
     │   ├── IllegalTransition, StartConflict (InstanceArchived), UnknownWorkflow, InstanceNotFound
     │   ├── UnknownKey, HistoryTooLarge
+    │   ├── ScheduleConflict, ScheduleNotFound
     │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
     │   └── TooManySignals, ChildTooDeep
     ├── Unavailable                 try again later; says what is not reachable
@@ -103,6 +104,12 @@ class InvalidSetting(BadInput):
     template = "setting {name} cannot be {value!r}: {reason}"
     name: str
     value: object
+    reason: str
+
+
+class InvalidSchedule(BadInput):
+    template = "schedule {schedule}: {reason}"
+    schedule: str
     reason: str
 
 
@@ -212,6 +219,18 @@ class HistoryTooLarge(Refused):
     instance: str
     size: int
     limit: int
+
+
+class ScheduleConflict(Refused):
+    template = "schedule {schedule} exists already, with {different}; replace it with --replace, or delete it first"
+    schedule: str
+    different: str
+
+
+class ScheduleNotFound(Refused):
+    template = "there is no schedule {schedule!r} in tenant {tenant!r}"
+    schedule: str
+    tenant: str
 
 
 class WrongPartition(Refused):

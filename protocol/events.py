@@ -28,7 +28,7 @@ class InstanceCreated(Event, frozen=True, kw_only=True):
     options: Options
     labels: dict[str, str] = {}
     parent: Parent | None = None
-    origin: Literal["start", "registered", "fork"] = "start"
+    origin: Literal["start", "registered", "schedule", "fork"] = "start"
 
 
 class InstanceForked(Event, frozen=True, kw_only=True):

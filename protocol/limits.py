@@ -10,6 +10,14 @@ MAX_LABELS: Final = 32
 MAX_LABEL_LENGTH: Final = 256
 MAX_REASON_LENGTH: Final = 2_048  # error texts and reasons kept in the log
 
+# schedules
+MAX_SCHEDULE_NAME_LENGTH: Final = 98  # with `-manual-` and a time in microseconds behind it, it is still a legal id
+MAX_CRON_LENGTH: Final = 256  # an expression that lists every minute of an hour still fits
+MIN_EVERY_SECONDS: Final = 1  # an instance's id has its due time in whole seconds
+MAX_EVERY_SECONDS: Final = 10 * 366 * 86_400  # ten years
+MAX_CATCH_UP: Final = 1_000  # missed starts that a schedule makes up for; what was missed beyond them is skipped
+SCHEDULE_RECENT: Final = 20  # instances that a schedule remembers, and asks whether they have ended
+
 # frames
 MAX_FRAME_RECORDS: Final = 512  # one fsync pays for all of them; more gains nothing (measured)
 MAX_FRAME_BYTES: Final = 512 * 1024  # a frame stays well below the server's payload limit

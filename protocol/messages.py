@@ -373,3 +373,84 @@ class WorkflowView(_Lenient, frozen=True, kw_only=True):
     registered_at: int
     workers: list[str]
     hosted_until: int | None = None
+
+
+# schedules
+
+
+class ScheduleDefinition(_Lenient, frozen=True, kw_only=True):
+    """What is started, and when. Either `cron` (five fields, read in the zone `timezone`) or `every_us`.
+
+    `overlap`: what becomes of a start that is due while an earlier instance has not ended. `catch_up`: which of the
+    starts that were missed while no engine ran are made up for.
+    """
+
+    name: str
+    workflow: str
+    cron: str | None = None
+    every_us: int | None = None
+    timezone: str = "UTC"
+    input: Raw = Raw(b"{}")
+    labels: dict[str, str] = {}
+    overlap: Literal["skip", "allow"] = "skip"
+    catch_up: Literal["last", "all", "none"] = "last"
+
+
+class ScheduleCreateRequest(_Lenient, frozen=True, kw_only=True):
+    """`replace`: where one of that name has another definition, it gets this one and keeps what it remembers."""
+
+    schedule: ScheduleDefinition
+    paused: bool = False
+    replace: bool = False
+    actor: str | None = None
+
+
+class ScheduleRequest(_Lenient, frozen=True, kw_only=True):
+    """What all verbs about one schedule ask with. `actor` is who asks."""
+
+    name: str
+    actor: str | None = None
+
+
+class ScheduledInstance(_Lenient, frozen=True, kw_only=True):
+    """`status` is None if the instance is in an archive."""
+
+    id: str
+    status: Status | None
+
+
+class ScheduleView(_Lenient, frozen=True, kw_only=True):
+    """`upcoming`: the next times it is due, none while it is paused. `last`: what it started, the latest first.
+
+    `problem`: what last kept it from starting an instance, and when. A list has no inputs, no `upcoming`, and one of
+    `last`.
+    """
+
+    schedule: ScheduleDefinition
+    paused: bool
+    next_due_us: int | None
+    upcoming: list[int]
+    last: list[ScheduledInstance]
+    problem: str | None
+    problem_at: int | None
+    created_at: int
+    created_by: str | None
+    updated_at: int
+    updated_by: str | None
+
+
+class ScheduleListRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
+    """`cursor` is the last page's `next`. `limit` is at most 1,000."""
+
+    workflow: str | None = None
+    paused: bool | None = None
+    labels: dict[str, str] = {}
+    limit: int = 100
+    cursor: str | None = None
+
+
+class ScheduleListReply(_Lenient, frozen=True, kw_only=True):
+    """By name."""
+
+    schedules: list[ScheduleView]
+    next: str | None = None

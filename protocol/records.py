@@ -94,13 +94,17 @@ class Command(Record, frozen=True, kw_only=True):
 
 
 class Start(Command, frozen=True, kw_only=True, tag="start"):
-    """`done`: an inbox of the sender's, to be told of the instance's end if that comes within a few seconds."""
+    """`done`: an inbox of the sender's, to be told of the instance's end if that comes within a few seconds.
+
+    `parent` and `schedule` (a schedule's name) say for whom the platform starts it, on engine subjects only.
+    """
 
     workflow: str
     input: Raw = Raw(b"{}")
     options: Options | None = None
     labels: dict[str, str] = {}
     parent: Parent | None = None
+    schedule: str | None = None
     done: str | None = None
 
 

@@ -51,6 +51,7 @@ from .forks import fork_request
 from .hints import CommitHints
 from .ports import Api, Hints
 from .results import Ends, Results, Watch
+from .schedules import Schedules
 from .starts import checked_labels, named_input
 from .values import encode
 from .workflow import Workflow
@@ -108,6 +109,11 @@ class Client:
     @property
     def tenant(self) -> str:
         return self._settings.tenant
+
+    @property
+    def schedules(self) -> Schedules:
+        """Starts by the clock: `client.schedules.create("nightly", fulfil, cron="0 3 * * *")`."""
+        return Schedules(self._api, self._actor)
 
     # starting
 

@@ -9,7 +9,7 @@ from typing import Final, get_args
 import msgspec
 import pytest
 
-from runtara.engine import api
+from runtara.engine import api, schedule_verbs
 from runtara.infra import schema
 from runtara.infra.settings import Settings
 from runtara.protocol import errors, limits, messages
@@ -77,8 +77,10 @@ def test_every_message_of_the_wire_with_its_fields() -> None:
 
 
 def test_every_verb_and_the_status_words() -> None:
-    verbs = set(re.findall(r'"(\w+)": self\._', inspect.getsource(api)))
-    assert len(verbs) == 11
+    verbs = {
+        verb for module in (api, schedule_verbs) for verb in re.findall(r'"(\w+)": self\._', inspect.getsource(module))
+    }
+    assert len(verbs) == 18
     assert {names(row[0])[0] for row in rows("API")} == verbs
     assert {status.value for status in messages.Status} - set(names(SECTIONS["Events"])) == set()
 

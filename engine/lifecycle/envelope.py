@@ -55,6 +55,8 @@ def _speaker(record: AnyRecord, source: Source) -> str | None:
         return "it says that somebody else sent it"
     if isinstance(record, Start) and record.parent is not None:
         return "only the platform starts children"
+    if isinstance(record, Start) and record.schedule is not None:
+        return "only the platform starts what a schedule says"
     return None
 
 

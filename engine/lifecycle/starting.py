@@ -36,6 +36,7 @@ def start(state: State | None, record: Start) -> Decision:
         options=record.options or Options(),
         labels=record.labels,
         parent=record.parent,
+        origin="schedule" if record.schedule is not None else "start",
     )
     return Decision(events=(created, InstanceQueued(attempt=1, cause="start")))
 
@@ -117,6 +118,9 @@ def start_fault(record: Start | Registered | Fork) -> RuntaraError | None:
     parent = record.parent if isinstance(record, Start) else None
     if parent is not None and not is_id(parent.instance):
         return Malformed(reason="parent.instance is not a legal id")
+    schedule = record.schedule if isinstance(record, Start) else None
+    if schedule is not None and not is_id(schedule):
+        return Malformed(reason="schedule is not a legal id")
     if parent is not None and parent.depth > MAX_CHILD_DEPTH:
         return ChildTooDeep(instance=record.instance, depth=parent.depth, limit=MAX_CHILD_DEPTH)
     fault = label_fault(record.labels)

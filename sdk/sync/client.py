@@ -14,6 +14,7 @@ from ..commands import ANSWER_SECONDS
 from ..workflow import Workflow
 from .face import Face
 from .host import new_host as new_host
+from .schedules import Schedules
 
 
 class Client(Face[_Client]):
@@ -42,6 +43,11 @@ class Client(Face[_Client]):
     @property
     def tenant(self) -> str:
         return self._inner.tenant
+
+    @property
+    def schedules(self) -> Schedules:
+        """Starts by the clock: `client.schedules.create("nightly", fulfil, cron="0 3 * * *")`."""
+        return Schedules(self._inner.schedules, self._host)
 
     @overload
     def start(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> "Handle[R]": ...

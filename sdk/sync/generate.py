@@ -28,6 +28,7 @@ class Source(NamedTuple):
 
 FACES: Final = (
     Source("runtara.sdk.context", ("Context", "Child")),
+    Source("runtara.sdk.schedules", ("Schedules",)),
     Source("runtara.sdk.client", ("Client", "Handle"), ".host:new_host"),
     Source("runtara.sdk.instance", ("Instance",), ".host:new_host"),
 )
@@ -68,6 +69,12 @@ def _imports(tree: ast.Module, source: Source, used: set[str]) -> Iterator[str]:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             kept = [alias for alias in node.names if (alias.asname or alias.name).split(".")[0] in used]
             if kept and isinstance(node, ast.ImportFrom):
+                faced = [alias for alias in kept if alias.name in FACED]
+                kept = [alias for alias in kept if alias not in faced]
+                if faced:
+                    yield ast.unparse(ast.ImportFrom(module=f".{node.module}", names=faced, level=0))
+                if not kept:
+                    continue
                 name = f"..{node.module}" if node.level else node.module
                 yield ast.unparse(ast.ImportFrom(module=name, names=kept, level=0))
             elif kept:
@@ -131,8 +138,10 @@ def _blocking_type(returns: str, decorators: list[str], cls: str, name: str) -> 
 
 
 def _body(item: Function, cls: str, decorators: list[str], returns: str) -> list[ast.stmt]:
+    face = returns.strip("'\"").split("[")[0]
     if "property" in decorators:
-        return ast.parse(f"return self._inner.{item.name}").body
+        value = f"self._inner.{item.name}"
+        return ast.parse(f"return {face}({value}, self._host)" if face in FACED else f"return {value}").body
     arguments = ", ".join(_arguments(item.args))
     if "classmethod" in decorators or "staticmethod" in decorators:
         inner = f"_{cls}.{item.name}({arguments})"
@@ -145,7 +154,6 @@ def _body(item: Function, cls: str, decorators: list[str], returns: str) -> list
     if item.name == "__aenter__":
         return ast.parse(f"self._call(lambda: {call})\nreturn self").body
     value = f"self._call(lambda: {call})" if isinstance(item, ast.AsyncFunctionDef) else call
-    face = returns.strip("'\"").split("[")[0]
     if face in FACED:
         return ast.parse(f"return {face}({value}, self._host)").body
     if returns == "NoReturn":

@@ -12,7 +12,7 @@ import msgspec
 
 from runtara.engine.lifecycle import fork_frame, fork_record, position
 from runtara.engine.memory import MemoryBus, Row, done_of, memos, view
-from runtara.protocol.errors import InstanceNotFound, Malformed, UnknownWorkflow, from_wire
+from runtara.protocol.errors import InstanceNotFound, Malformed, Refused, UnknownWorkflow, from_wire
 from runtara.protocol.messages import (
     CommandAnswer,
     Done,
@@ -164,6 +164,8 @@ class MemoryApi:
     ) -> T:
         await asyncio.sleep(0)
         asked = msgspec.json.encode(question)
+        if verb.startswith("schedule_"):
+            raise Refused(reason="the platform in memory has no schedules; start by hand what they would start")
         try:
             found = (
                 self._verbs[verb](asked) if instance is None else self._instance_verbs[verb](self._row(instance), asked)

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from runtara.engine import queries, sql
+from runtara.engine import queries, schedules, sql
 from tests.support.peer import Peer
 
 VALUES = {"text[]": "{a}", "int[]": "{1}", "bigint[]": "{1}", "json[]": "{1}", "bytea[]": "{a}", "jsonb": "{}"}
@@ -32,6 +32,15 @@ PLANS = {
         ["text", "text", "text", "jsonb", "bigint", "text", "int"],
         {"ix_instances_listing"},
     ),
+    "DUE": (schedules.DUE, ["int", "bigint", "int"], {"ix_schedules_due"}),
+    "SOONEST": (schedules.SOONEST, ["int", "bigint"], {"ix_schedules_due"}),
+    "UNSETTLED": (
+        schedules.UNSETTLED,
+        ["int", "int"],
+        {"ix_schedules_sent", "ix_rejected_instance", "uq_events_tenant_instance_version", "retired_pkey"},
+    ),
+    "UNENDED": (schedules.UNENDED, ["text[]"] * 3, {"instances_pkey"}),
+    "PAGE": (schedules.PAGE, ["text", "text", "text", "bool", "jsonb", "int"], {"schedules_pkey"}),
 }
 
 

@@ -117,6 +117,11 @@ def test_only_the_platform_starts_children() -> None:
     assert isinstance(check(replace(START, parent=Parent(instance="p", key="k")), CLIENT), Forbidden)
 
 
+def test_only_the_platform_starts_what_a_schedule_says() -> None:
+    assert isinstance(check(replace(START, schedule="s"), CLIENT), Forbidden)
+    assert check(replace(START, schedule="s", tenant=TENANT), ENGINE) is None
+
+
 @pytest.mark.parametrize(("record", "source"), [(COMPLETED, WORKER), (START, CLIENT), (TIMER, ENGINE)])
 def test_a_record_in_the_wrong_partition_is_told_the_right_one(record: AnyRecord, source: Source) -> None:
     error = check(record, source, (HOME + 1) % 4)

@@ -67,6 +67,7 @@ def test_a_child_that_ended_cannot_be_asked_for_again() -> None:
         {"labels": {"a": "\x00"}},
         {"options": Options(runner="a.b")},
         {"parent": Parent(instance="a.b", key="k")},
+        {"schedule": "a.b"},
     ],
 )
 def test_a_start_that_the_tables_or_subjects_cannot_carry_is_malformed(fields: dict[str, object]) -> None:
@@ -74,6 +75,14 @@ def test_a_start_that_the_tables_or_subjects_cannot_carry_is_malformed(fields: d
     decision = Life().tell(start)
     assert isinstance(decision.error, Malformed)
     assert decision.note == "refused"
+
+
+def test_what_a_schedule_starts_says_so() -> None:
+    life = Life()
+    life.tell(Start(id="x", instance=INSTANCE, workflow="w", schedule="nightly"))
+    (_, created), *_ = life.log
+    assert isinstance(created, InstanceCreated)
+    assert created.origin == "schedule"
 
 
 def test_a_script_creates_its_instance_and_holds_it() -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from runtara.protocol.errors import ChildFailed, InvalidTarget, WorkflowCancelled
+from runtara.protocol.errors import ChildFailed, InvalidTarget, Refused, WorkflowCancelled
 from runtara.protocol.messages import Status
 from runtara.sdk import Context, Retry, SignalTimeout, Workflow, step, sync, workflow
 from runtara.sdk.testing import MemoryPlatform, Stuck
@@ -291,6 +291,12 @@ async def test_the_same_test_gives_the_same_events() -> None:
             return [(event.type, event.at, bytes(event.data)) for event in platform.log("o-1")]
 
     assert await events() == await events()
+
+
+async def test_it_says_that_it_has_no_schedules() -> None:
+    async with MemoryPlatform(onboard) as platform:
+        with pytest.raises(Refused, match="no schedules; start by hand"):
+            await platform.schedules.create("nightly", onboard, {"name": "ada"}, cron="0 3 * * *")
 
 
 async def test_the_fixture_is_a_platform_in_the_tests_own_loop(runtara_platform: MemoryPlatform) -> None:

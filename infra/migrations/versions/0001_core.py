@@ -139,6 +139,7 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("ix_rejected_instance", "rejected", ["tenant", "instance"], unique=False)
     op.create_table(
         "retired",
         sa.Column("tenant", sa.Text(), nullable=False),
@@ -162,6 +163,43 @@ def upgrade() -> None:
         sa.Column("first", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("hashes", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("partition", "first"),
+    )
+    op.create_table(
+        "schedules",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("workflow", sa.Text(), nullable=False),
+        sa.Column("cron", sa.Text(), nullable=True),
+        sa.Column("every", sa.BigInteger(), nullable=True),
+        sa.Column("anchor", sa.BigInteger(), nullable=False),
+        sa.Column("timezone", sa.Text(), nullable=False),
+        sa.Column("input", sa.JSON(), nullable=False),
+        sa.Column("labels", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("overlap", sa.Text(), nullable=False),
+        sa.Column("catch_up", sa.Text(), nullable=False),
+        sa.Column("paused", sa.Boolean(), nullable=False),
+        sa.Column("revision", sa.Text(), nullable=False),
+        sa.Column("next_due", sa.BigInteger(), nullable=False),
+        sa.Column("sent", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("recent", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("problem", sa.Text(), nullable=True),
+        sa.Column("problem_at", sa.BigInteger(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=True),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_by", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("tenant", "name"),
+    )
+    op.create_index(
+        "ix_schedules_due",
+        "schedules",
+        ["partition", "next_due"],
+        unique=False,
+        postgresql_where=sa.text("NOT paused"),
+    )
+    op.create_index(
+        "ix_schedules_sent", "schedules", ["partition"], unique=False, postgresql_where=sa.text("sent <> '{}'")
     )
     op.create_table(
         "timers",
@@ -204,9 +242,13 @@ def downgrade() -> None:
     op.drop_table("workers")
     op.drop_index("ix_timers_due", table_name="timers")
     op.drop_table("timers")
+    op.drop_index("ix_schedules_sent", table_name="schedules", postgresql_where=sa.text("sent <> '{}'"))
+    op.drop_index("ix_schedules_due", table_name="schedules", postgresql_where=sa.text("NOT paused"))
+    op.drop_table("schedules")
     op.drop_table("retired_hashes")
     op.drop_index("ix_retired_partition", table_name="retired")
     op.drop_table("retired")
+    op.drop_index("ix_rejected_instance", table_name="rejected")
     op.drop_table("rejected")
     op.drop_table("partitions")
     op.drop_table("outbox")
