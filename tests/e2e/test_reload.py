@@ -39,13 +39,19 @@ async def test_new_code_takes_over_broken_code_does_not_and_what_runs_goes_on(
     assert await (await client.start("version")).result(timeout=10) == 1
     long = await client.start("version", {"wait": 3.0})
 
+    words = bytearray()
+
+    def is_told() -> bool:
+        words.extend(capfdbinary.readouterr().err)  # each look takes what it sees
+        return b"SyntaxError" in words
+
     app.write_text("def broken(:\n")
-    await eventually(lambda: b"SyntaxError" in capfdbinary.readouterr().err)
+    await eventually(is_told, within=30)
     assert list(pool.workers) == [first]
-    assert await (await client.start("version")).result(timeout=10) == 1
+    assert await (await client.start("version")).result(timeout=20) == 1
 
     app.write_text(SOURCE.replace("{version}", "2"))
-    await eventually(lambda: list(pool.workers) not in ([first], []))
-    assert await (await client.start("version")).result(timeout=10) == 2
+    await eventually(lambda: list(pool.workers) not in ([first], []), within=30)
+    assert await (await client.start("version")).result(timeout=20) == 2
     assert await long.result(timeout=20) == 2
     assert (await long.get()).restarts == 0
