@@ -266,7 +266,9 @@ class Fold:
             hint = self.workflows.nearest(tenant, record.workflow)
             return record, UnknownWorkflow(workflow=record.workflow, hint=hint)
         options = record.options or known.options
-        return msgspec.structs.replace(record, options=msgspec.structs.replace(options, runner=known.kind)), None
+        # Whoever starts it may choose much, but not what runs it: an image is the registry's, with its limits.
+        options = msgspec.structs.replace(options, runner=known.kind, image=known.options.image)
+        return msgspec.structs.replace(record, options=options), None
 
     def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:
         assert start.parent is not None

@@ -2,16 +2,17 @@
 
     RuntaraError
     ├── BadInput                    the caller's mistake; nothing was done
-    │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting
+    │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting, InvalidImage
     │   ├── KeyNeeded, DuplicateKey, KeyMismatch
     │   ├── StateTooLarge, StateNotRepresentable
     │   └── WrongColour, NoContext
     ├── Refused                     the platform understood and said no
     │   ├── IllegalTransition, StartConflict (InstanceArchived), UnknownWorkflow, InstanceNotFound
     │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
+    │   ├── ImageNotFound, ImageInUse, ImageBuildFailed
     │   └── TooManySignals
     ├── Unavailable                 try again later; says what is not reachable
-    │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed
+    │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed, DockerUnreachable
     │   └── JournalLost, StreamMissing, JournalMismatch, PartitionLost
     ├── InternalError               ours; carries the id under which the log has it
     └── ExecutionFailed             a workflow's or a step's own outcome
@@ -102,6 +103,12 @@ class InvalidSetting(BadInput):
     template = "setting {name} cannot be {value!r}: {reason}"
     name: str
     value: object
+    reason: str
+
+
+class InvalidImage(BadInput):
+    template = "image {image} cannot be used: {reason}"
+    image: str
     reason: str
 
 
@@ -230,6 +237,29 @@ class StaleClaim(Refused):
     status: str
 
 
+class ImageNotFound(Refused):
+    """`where` is a registry of the platform's, or a Docker Engine."""
+
+    template = "there is no image {image} {where}; {hint}"
+    image: str
+    where: str
+    hint: str
+
+
+class ImageInUse(Refused):
+    template = (
+        "{image} is in use by {users}; delete or re-register the workflows (`runtara workflow delete`, `runtara image "
+        "register`), and let the instances end"
+    )
+    image: str
+    users: str
+
+
+class ImageBuildFailed(Refused):
+    template = "the image was not built: {reason}"
+    reason: str
+
+
 class NotAllowed(Refused):
     template = "the server refused {action} on {subject!r}: this credential has no right to it"
     action: str
@@ -276,6 +306,14 @@ class ExtraMissing(Unavailable):
 class ServerFailed(Unavailable):
     template = "the embedded {server} does not run: {reason}"
     server: str
+    reason: str
+
+
+class DockerUnreachable(Unavailable):
+    template = (
+        "no Docker Engine answers ({reason}); start it, or name one with DOCKER_HOST "
+        "(its socket is open to root and the group docker)"
+    )
     reason: str
 
 

@@ -48,6 +48,7 @@ from runtara.protocol.records import AnyCommand, Cancel, Pause, Resume, Retry, S
 from . import ports
 from .commands import ANSWER_SECONDS, Commands
 from .connection import Connection
+from .images import Images
 from .ports import Api, Hints
 from .results import Ends, Results, Watch
 from .starts import named_input
@@ -109,6 +110,11 @@ class Client:
     @property
     def tenant(self) -> str:
         return self._settings.tenant
+
+    @property
+    def images(self) -> Images:
+        """The images that this tenant's containers are made of."""
+        return Images(self._api, self.tenant)
 
     # starting
 

@@ -249,7 +249,9 @@ class MemoryEngine:
             hint = f" (did you mean {', '.join(map(repr, close))}?)" if close else ""
             return record, UnknownWorkflow(workflow=record.workflow, hint=hint)
         options: Options = record.options or known.options
-        return msgspec.structs.replace(record, options=msgspec.structs.replace(options, runner=known.kind)), None
+        # Whoever starts it may choose much, but not what runs it: an image is the registry's, with its limits.
+        options = msgspec.structs.replace(options, runner=known.kind, image=known.options.image)
+        return msgspec.structs.replace(record, options=options), None
 
     def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:
         assert start.parent is not None

@@ -14,6 +14,7 @@ from ..commands import ANSWER_SECONDS
 from ..workflow import Workflow
 from .face import Face
 from .host import new_host as new_host
+from .images import Images
 
 
 class Client(Face[_Client]):
@@ -42,6 +43,11 @@ class Client(Face[_Client]):
     @property
     def tenant(self) -> str:
         return self._inner.tenant
+
+    @property
+    def images(self) -> Images:
+        """The images that this tenant's containers are made of."""
+        return Images(self._inner.images, self._host)
 
     @overload
     def start(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> "Handle[R]": ...

@@ -28,6 +28,7 @@ class Source(NamedTuple):
 
 FACES: Final = (
     Source("runtara.sdk.context", ("Context", "Child")),
+    Source("runtara.sdk.images", ("Images",)),
     Source("runtara.sdk.client", ("Client", "Handle"), ".host:new_host"),
     Source("runtara.sdk.instance", ("Instance",), ".host:new_host"),
 )
@@ -68,7 +69,8 @@ def _imports(tree: ast.Module, source: Source, used: set[str]) -> Iterator[str]:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             kept = [alias for alias in node.names if (alias.asname or alias.name).split(".")[0] in used]
             if kept and isinstance(node, ast.ImportFrom):
-                name = f"..{node.module}" if node.level else node.module
+                faced = node.level and kept[0].name in FACED  # then its face is wanted, which lies beside this one
+                name = f"{'.' if faced else '..'}{node.module}" if node.level else node.module
                 yield ast.unparse(ast.ImportFrom(module=name, names=kept, level=0))
             elif kept:
                 yield ast.unparse(ast.Import(names=kept))
@@ -131,8 +133,10 @@ def _blocking_type(returns: str, decorators: list[str], cls: str, name: str) -> 
 
 
 def _body(item: Function, cls: str, decorators: list[str], returns: str) -> list[ast.stmt]:
+    face = returns.strip("'\"").split("[")[0]
     if "property" in decorators:
-        return ast.parse(f"return self._inner.{item.name}").body
+        value = f"self._inner.{item.name}"
+        return ast.parse(f"return {face}({value}, self._host)" if face in FACED else f"return {value}").body
     arguments = ", ".join(_arguments(item.args))
     if "classmethod" in decorators or "staticmethod" in decorators:
         inner = f"_{cls}.{item.name}({arguments})"
@@ -145,7 +149,6 @@ def _body(item: Function, cls: str, decorators: list[str], returns: str) -> list
     if item.name == "__aenter__":
         return ast.parse(f"self._call(lambda: {call})\nreturn self").body
     value = f"self._call(lambda: {call})" if isinstance(item, ast.AsyncFunctionDef) else call
-    face = returns.strip("'\"").split("[")[0]
     if face in FACED:
         return ast.parse(f"return {face}({value}, self._host)").body
     if returns == "NoReturn":
