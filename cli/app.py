@@ -2,7 +2,7 @@
 
 import typer
 
-from . import audit, control, instances, local, parts, retention, workflows
+from . import audit, control, image_build, images, instances, local, parts, retention, workflows
 
 app = typer.Typer(
     name="runtara",
@@ -35,6 +35,9 @@ app.command("retry")(control.retry)
 app.command("signal")(instances.signal)
 
 app.add_typer(workflows.app, name="workflow")
+images.app.command("test")(image_build.try_image)
+images.app.command("build")(image_build.build)
+app.add_typer(images.app, name="image")
 audit.app.command("export")(retention.export)
 audit.app.command("archive")(retention.archive)
 app.add_typer(audit.app, name="audit")

@@ -1,4 +1,4 @@
-"""Tab completion of instance ids and workflow names, where a platform can be reached quickly; else none."""
+"""Tab completion of names, of instances, workflows and images, where a platform can be reached quickly; else none."""
 
 import asyncio
 import contextlib
@@ -16,6 +16,10 @@ def complete_workflow(incomplete: str) -> list[str]:
     return [name for name in _ask("workflows") if name.startswith(incomplete)]
 
 
+def complete_image(incomplete: str) -> list[str]:
+    return [name for name in _ask("images") if name.startswith(incomplete)]
+
+
 def _ask(what: str) -> list[str]:
     names: list[str] = []
     with contextlib.suppress(Exception):  # completion never disturbs a command line with an error
@@ -29,4 +33,6 @@ async def _names(what: str) -> list[str]:
     async with asyncio.timeout(SECONDS), Client() as client:
         if what == "workflows":
             return [view.id for view in await client.workflows()]
+        if what == "images":
+            return sorted({view.image.name for view in await client.images.list()})
         return [view.id for view in (await client.list(limit=MAX_IDS)).instances]

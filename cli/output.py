@@ -141,10 +141,14 @@ def print_instance(view: InstanceView, hosted: str | None = None) -> None:
     if view.error is not None:
         rows.append(("error", view.error.message))
     rows += [("note", note) for note in (view.note, hosted) if note]
+    print_fields(rows)
+
+
+def print_fields(fields: Sequence[tuple[str, str | Text]]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in rows:
+    for name, value in fields:
         table.add_row(name, value)
     console().print(table)
 
@@ -167,8 +171,16 @@ def event_line(event: EventView, *, with_instance: bool = False) -> Text:
 def print_workflows(views: Sequence[WorkflowView]) -> None:
     print_table(
         ("WORKFLOW", "KIND", "CODE", "WORKERS", "REGISTERED"),
-        [(view.id, view.kind, view.code_version[:12], hosting(view), for_people(view.registered_at)) for view in views],
+        [
+            (view.id, _kind(view), view.code_version[:12], hosting(view), for_people(view.registered_at))
+            for view in views
+        ],
     )
+
+
+def _kind(view: WorkflowView) -> str:
+    image = view.options.image
+    return view.kind if image is None else f"{view.kind} {image.name}@{image.version}"
 
 
 def hosting(view: WorkflowView) -> str:

@@ -9,7 +9,7 @@
     ├── Refused                     the platform understood and said no
     │   ├── IllegalTransition, StartConflict (InstanceArchived), UnknownWorkflow, InstanceNotFound
     │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
-    │   ├── ImageNotFound, ImageInUse, ImageBuildFailed
+    │   ├── ImageNotFound, ImageInUse, ImageFailed
     │   └── TooManySignals
     ├── Unavailable                 try again later; says what is not reachable
     │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed, DockerUnreachable
@@ -255,8 +255,11 @@ class ImageInUse(Refused):
     users: str
 
 
-class ImageBuildFailed(Refused):
-    template = "the image was not built: {reason}"
+class ImageFailed(Refused):
+    """What the Docker Engine could not do with it, or what it could not do."""
+
+    template = "image {image}: {reason}"
+    image: str
     reason: str
 
 
