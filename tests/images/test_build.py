@@ -16,7 +16,7 @@ from runtara.protocol.records import Image
 from runtara.runner.images.build import Built, Order, build, registrations, start_once
 from runtara.runner.images.context import BASE_LABEL, USER
 from runtara.runner.images.docker_engine import DockerEngine, resolve
-from tests.images.conftest import EXAMPLES
+from tests.support.images import EXAMPLES
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
 
