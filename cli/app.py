@@ -2,7 +2,7 @@
 
 import typer
 
-from . import audit, control, image_build, images, instances, local, parts, retention, workflows
+from . import audit, control, image_build, images, info, instances, local, parts, retention, workflows
 
 app = typer.Typer(
     name="runtara",
@@ -22,6 +22,7 @@ app.command("worker")(parts.worker)
 app.command("runner")(parts.runner)
 app.command("migrate")(parts.migrate)
 
+app.command("info")(info.info)
 app.command("start")(instances.start)
 app.command("list")(instances.list_instances)
 app.command("show")(instances.show)

@@ -35,6 +35,7 @@ from runtara.protocol.messages import (
     EventsReply,
     EventsRequest,
     EventView,
+    Info,
     InstanceView,
     ListReply,
     ListRequest,
@@ -237,6 +238,10 @@ class Client:
             cursor=cursor,
         )
         return await self._api.call("list", question, ListReply)
+
+    async def info(self) -> Info:
+        """The platform that answers: its version, its partitions, its time."""
+        return await self._api.call("info", {}, Info)
 
     async def workflows(self) -> builtins.list[WorkflowView]:
         """The workflows that were ever registered, and who hosts them."""

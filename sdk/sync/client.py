@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Generic, overload
 
 from runtara.infra.settings import Settings
-from runtara.protocol.messages import EventView, InstanceView, ListReply, Status, WorkflowView
+from runtara.protocol.messages import EventView, Info, InstanceView, ListReply, Status, WorkflowView
 
 from ..client import Client as _Client
 from ..client import Handle as _Handle
@@ -169,6 +169,10 @@ class Client(Face[_Client]):
         return self._call(
             lambda: self._inner.list(status=status, workflow=workflow, labels=labels, limit=limit, cursor=cursor)
         )
+
+    def info(self) -> Info:
+        """The platform that answers: its version, its partitions, its time."""
+        return self._call(lambda: self._inner.info())
 
     def workflows(self) -> builtins.list[WorkflowView]:
         """The workflows that were ever registered, and who hosts them."""

@@ -41,6 +41,9 @@ class RootFs:
     def file(self, source: Path, target: str) -> None:
         self._files[_merged(target)] = source.resolve()
 
+    def folder(self, target: str, mode: int) -> None:
+        self._folders[target] = mode
+
     def link(self, target: str, to: str) -> None:
         self._links[_merged(target)] = to
 

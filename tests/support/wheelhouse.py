@@ -30,6 +30,21 @@ def wheelhouse(*extras: str) -> Path:
     return folder
 
 
+def downloads(lock: Path, *more: str) -> Path:
+    """With exactly what a lock names, as its hashes want it, and some packages besides (what a build needs)."""
+    digest = hashlib.sha256(lock.read_bytes() + repr(more).encode()).hexdigest()[:16]
+    folder = Path(sys.prefix, f"downloads-{digest}")
+    if not folder.exists():
+        unfinished = folder.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(unfinished)]
+        subprocess.run([*command, "--require-hashes", "-r", str(lock)], check=True)
+        for package in more:
+            subprocess.run([*command, package], check=True)
+        unfinished.rename(folder)
+    return folder
+
+
 def _fill(folder: Path, requirements: str) -> None:
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
