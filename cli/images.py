@@ -24,6 +24,7 @@ ImageName = Annotated[
 ]
 Version = Annotated[int | None, typer.Option("--version", metavar="N", help="Which version (default: the newest).")]
 _MEMORY_UNITS: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_LOCAL: Final = "sha256:"  # a reference that is an image's id
 _MICROSECOND: Final = 1_000_000
 
 
@@ -119,6 +120,9 @@ def _looked_up(reference: str) -> tuple[str, list[Registration] | None]:
         return reference, None
     with engine:
         resolved, found = resolve(engine, reference)
+    if resolved.startswith(_LOCAL):
+        note = "it has no digest of a registry: only this Docker Engine knows it. Push it for runners of other machines"
+        output.error_console().print(note, style="yellow")
     return resolved, registrations(found) if found is not None else None
 
 

@@ -105,7 +105,8 @@ def included(root: Path, paths: list[Path]) -> list[Path]:
 
 def _wheels(wheelhouse: Path | None) -> dict[str, bytes]:
     """Those of the folder, and our own unless it has one."""
-    wheels = {path.name: path.read_bytes() for path in sorted((wheelhouse or Path()).glob("*.whl")) if wheelhouse}
+    found = sorted(wheelhouse.glob("*.whl")) if wheelhouse is not None else []
+    wheels = {path.name: path.read_bytes() for path in found}
     if not any(name.startswith("runtara-") for name in wheels):
         name, data = sdk_wheel()
         wheels[name] = data

@@ -50,7 +50,7 @@ class Stack:
         self._password = f"n{secrets.token_hex(8)}"
         (folder / "env").write_text(
             f"NATS_PASSWORD={self._password}\nPOSTGRES_PASSWORD=p{secrets.token_hex(8)}\n"
-            f"NATS_LISTEN=127.0.0.1:{port}\nRUNTARA_IMAGE={platform_image.TAG}\n"
+            f"NATS_LISTEN=127.0.0.1:{port}\nRUNTARA_IMAGE={platform_image.TAG}\nBUS_NETWORK={self.project}-bus\n"
         )
         self._environ = {
             **os.environ,
