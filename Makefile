@@ -43,13 +43,17 @@ bench-peers: $(STAMP) $(PEERS)/.installed
 docs: $(STAMP)
 	@$(BIN)/python docs/generate.py
 
-# The lock holds for every supported Python and platform, and names no index and no path.
+# The locks hold for every supported Python and platform, and name no index and no path. The second is the platform's
+# image's: what it needs of the first.
 lock: $(STAMP)
 	@$(PYTHON) -m venv $(VENV)-lock
 	@$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url $(LOCK_ARGS) \
 		--python-version 3.11 --all-extras --group test --custom-compile-command "make lock" \
 		--output-file requirements.lock pyproject.toml
+	@$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url $(LOCK_ARGS) \
+		--python-version 3.11 --extra cli --extra engine --extra docker --constraint requirements.lock \
+		--custom-compile-command "make lock" --output-file compose/requirements.lock pyproject.toml
 	@rm -rf $(VENV)-lock
 
 clean:

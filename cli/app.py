@@ -2,7 +2,20 @@
 
 import typer
 
-from . import audit, control, forks, instances, local, parts, retention, schedules, workflows
+from . import (
+    audit,
+    control,
+    forks,
+    image_build,
+    images,
+    info,
+    instances,
+    local,
+    parts,
+    retention,
+    schedules,
+    workflows,
+)
 
 app = typer.Typer(
     name="runtara",
@@ -22,6 +35,7 @@ app.command("worker")(parts.worker)
 app.command("runner")(parts.runner)
 app.command("migrate")(parts.migrate)
 
+app.command("info")(info.info)
 app.command("start")(instances.start)
 app.command("list")(instances.list_instances)
 app.command("show")(instances.show)
@@ -37,6 +51,9 @@ app.command("signal")(instances.signal)
 
 app.add_typer(workflows.app, name="workflow")
 app.add_typer(schedules.app, name="schedule")
+images.app.command("test")(image_build.try_image)
+images.app.command("build")(image_build.build)
+app.add_typer(images.app, name="image")
 audit.app.command("export")(retention.export)
 audit.app.command("archive")(retention.archive)
 app.add_typer(audit.app, name="audit")

@@ -1,4 +1,4 @@
-"""Tab completion of instance ids and of names, where a platform can be reached quickly; else none."""
+"""Tab completion of names (instances, workflows, schedules, images), where a platform can be reached quickly."""
 
 import asyncio
 import contextlib
@@ -20,6 +20,10 @@ def complete_schedule(incomplete: str) -> list[str]:
     return [name for name in _ask("schedules") if name.startswith(incomplete)]
 
 
+def complete_image(incomplete: str) -> list[str]:
+    return [name for name in _ask("images") if name.startswith(incomplete)]
+
+
 def _ask(what: str) -> list[str]:
     names: list[str] = []
     with contextlib.suppress(Exception):  # completion never disturbs a command line with an error
@@ -35,4 +39,6 @@ async def _names(what: str) -> list[str]:
             return [view.id for view in await client.workflows()]
         if what == "schedules":
             return [view.schedule.name for view in (await client.schedules.list(limit=MAX_IDS)).schedules]
+        if what == "images":
+            return sorted({view.image.name for view in await client.images.list()})
         return [view.id for view in (await client.list(limit=MAX_IDS)).instances]

@@ -37,11 +37,15 @@ def settings_for(tenant: str | None = None, **flags: object) -> Settings:
 
 
 def parse_labels(labels: list[str] | None) -> dict[str, str]:
+    return parse_pairs(labels, "--label")
+
+
+def parse_pairs(pairs: list[str] | None, option: str) -> dict[str, str]:
     parsed = {}
-    for label in labels or []:
-        key, equals, value = label.partition("=")
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(f"{label!r} is not K=V", param_hint="--label")
+            raise typer.BadParameter(f"{pair!r} is not K=V", param_hint=option)
         parsed[key] = value
     return parsed
 

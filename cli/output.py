@@ -195,8 +195,16 @@ def _told(event: EventView) -> bytes:
 def print_workflows(views: Sequence[WorkflowView]) -> None:
     print_table(
         ("WORKFLOW", "KIND", "CODE", "WORKERS", "REGISTERED"),
-        [(view.id, view.kind, view.code_version[:12], hosting(view), for_people(view.registered_at)) for view in views],
+        [
+            (view.id, _kind(view), view.code_version[:12], hosting(view), for_people(view.registered_at))
+            for view in views
+        ],
     )
+
+
+def _kind(view: WorkflowView) -> str:
+    image = view.options.image
+    return view.kind if image is None else f"{view.kind} {image.name}@{image.version}"
 
 
 def hosting(view: WorkflowView) -> str:

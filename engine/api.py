@@ -30,11 +30,14 @@ from runtara.protocol.errors import (
 from runtara.protocol.ids import check_id
 from runtara.protocol.messages import (
     EventsRequest,
+    ForgetImage,
     ForkRequest,
+    ImagesRequest,
     Info,
     ListRequest,
     MemosRequest,
     PositionRequest,
+    RegisterImage,
     RegisterReply,
     RegisterRequest,
     Reply,
@@ -93,6 +96,9 @@ class Api:
             "workflows": self._workflows,
             "forget": self._forget,
             **ScheduleVerbs(self._platform).verbs(),
+            "images": self._images,
+            "register_image": self._register_image,
+            "forget_image": self._forget_image,
         }
 
     def _instance_verbs(self) -> dict[str, Handler]:
@@ -161,6 +167,8 @@ class Api:
         for registration in request.workflows:
             check_id(registration.workflow, "workflow")
             check_id(registration.kind, "kind")
+            if registration.options.image is not None:
+                raise Malformed(reason="an image comes from the registry of images, not from a worker")
         consumers = await self._platform.registry.register(tenant, request.worker, request.workflows)
         return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream)
 
@@ -180,6 +188,17 @@ class Api:
         if not await self._platform.registry.forget(tenant, check_id(name, "workflow")):
             raise UnknownWorkflow(workflow=name, hint="")
         return True
+
+    async def _images(self, tenant: str, instance: str | None, data: bytes) -> object:
+        return await self._platform.images.views(tenant, _decode(data, ImagesRequest).name)
+
+    async def _register_image(self, tenant: str, instance: str | None, data: bytes) -> object:
+        request = _decode(data, RegisterImage)
+        return await self._platform.images.register(tenant, request.image, request.workflows)
+
+    async def _forget_image(self, tenant: str, instance: str | None, data: bytes) -> object:
+        request = _decode(data, ForgetImage)
+        return await self._platform.images.forget(tenant, request.name, request.version)
 
     async def _get(self, tenant: str, instance: str | None, data: bytes) -> object:
         async with self._platform.pool.acquire() as connection:

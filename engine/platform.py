@@ -7,6 +7,7 @@ from runtara.infra.bus import Bus
 from runtara.infra.settings import Settings
 from runtara.protocol.subjects import Subjects
 
+from .images import Images
 from .registry import Registry
 from .sharing import Sharing
 from .streams import StreamConfig, journal_config
@@ -21,6 +22,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     subjects: Subjects
     settings: Settings
     registry: Registry
+    images: Images
     sharing: Sharing
     deployment_id: str
     partitions: int

@@ -65,16 +65,12 @@ class Registry:
         asked first, so that what is asked again and again while it is away does not fill the journals.
         """
         now = time.time_ns() // 1_000
-        records = [
-            WorkflowRegistered(instance="", at=now, tenant=tenant, **msgspec.structs.asdict(registration))
-            for registration in workflows
-        ]
-        frames = _frames(records)
+        frames = frames_of(tenant, workflows, at=now)
         names = msgspec.json.encode([registration.workflow for registration in workflows])
         kind = workflows[0].kind if workflows else ""
         await self._pool.execute(_UPSERT_WORKER, tenant, worker, kind, names, now)
         consumers = {r.workflow: await self._consumer(tenant, r) for r in workflows}
-        await self._tell_all(frames)
+        await self.tell_all(frames)
         return consumers
 
     async def _consumer(self, tenant: str, registration: Registration) -> str:
@@ -97,7 +93,7 @@ class Registry:
         )
         return name
 
-    async def _tell_all(self, frames: Sequence[bytes]) -> None:
+    async def tell_all(self, frames: Sequence[bytes]) -> None:
         """Returns when every journal has all of it; else raises, and some may have it."""
         told = [self._tell(partition, frames) for partition in range(self._partitions)]
         for outcome in await asyncio.gather(*told, return_exceptions=True):
@@ -162,8 +158,18 @@ class Registry:
         """Tell every partition; False if none knows it. Raises as `register` does."""
         if not await self._pool.fetchval(_IS_KNOWN, tenant, workflow):
             return False
-        await self._tell_all(_frames([WorkflowForgotten(instance="", tenant=tenant, workflow=workflow)]))
+        await self.tell_all(_frames([WorkflowForgotten(instance="", tenant=tenant, workflow=workflow)]))
         return True
+
+
+def frames_of(tenant: str, workflows: Sequence[Registration], *, at: int) -> list[bytes]:
+    """What `tell_all` is to say of these workflows. Raises `Malformed`."""
+    return _frames(
+        [
+            WorkflowRegistered(instance="", at=at, tenant=tenant, **msgspec.structs.asdict(registration))
+            for registration in workflows
+        ]
+    )
 
 
 def _frames(records: Sequence[WorkflowRegistered | WorkflowForgotten]) -> list[bytes]:

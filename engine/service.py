@@ -10,6 +10,7 @@ from runtara.protocol.ids import new_token
 from runtara.protocol.subjects import Subjects
 
 from .api import Api
+from .images import Images
 from .partition import PartitionLoop
 from .platform import Platform
 from .registry import Registry
@@ -49,6 +50,7 @@ class Engine(Service):
         deployment_id, partitions = await _deployment(settings)
         size = settings.database_connections + partitions  # a tenure keeps one for itself
         pool = await self.enter(await open_pool(settings.require_database_url(), settings.deployment, size=size))
+        registry = Registry(pool, bus, subjects, partitions)
         return Platform(
             bus=bus,
             voice=voice,
@@ -56,7 +58,8 @@ class Engine(Service):
             subjects=subjects,
             settings=settings,
             sharing=Sharing(pool, bus),
-            registry=Registry(pool, bus, subjects, partitions),
+            registry=registry,
+            images=Images(pool, registry),
             deployment_id=deployment_id,
             partitions=partitions,
         )

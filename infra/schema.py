@@ -3,7 +3,8 @@
 Invariants: `events` is the truth: it is only ever appended to, and what leaves it goes into an archive first and stays
 provable by `retired` and `retired_hashes`. `instances` and `timers` are functions of it. The others say what the log
 belongs to, who may write it, which engines live, what is still to be sent, what each partition was told of workflows,
-who hosts them, what was refused, and what schedules are to start: that is configuration, and in no log.
+who hosts them or what image runs them, what was refused, and what schedules are to start: that is configuration, and in
+no log.
 Times are integer microseconds since 1970 (`bigint`): they are hashed, compared and copied, never computed on in SQL.
 `data` is `json`, never `jsonb`: the hash needs the bytes as they came.
 """
@@ -183,6 +184,19 @@ workflows: Final = Table(
     Column("parameters", JSON, nullable=False),
     Column("options", JSON, nullable=False),
     Column("registered_at", BigInteger, nullable=False),
+)
+
+# Versions are never used again, since the log names them: a deleted one keeps its row.
+images: Final = Table(
+    "images",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("image", JSON, nullable=False),
+    Column("workflows", JSON, nullable=False),  # the registrations that came with it
+    Column("registered_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),
 )
 
 workers: Final = Table(

@@ -2,7 +2,7 @@
 
     RuntaraError
     ├── BadInput                    the caller's mistake; nothing was done
-    │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting, InvalidSchedule
+    │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting, InvalidSchedule, InvalidImage
     │   ├── KeyNeeded, DuplicateKey, KeyMismatch
     │   ├── StateTooLarge, StateNotRepresentable
     │   └── WrongColour, NoContext
@@ -11,9 +11,10 @@
     │   ├── UnknownKey, HistoryTooLarge
     │   ├── ScheduleConflict, ScheduleNotFound
     │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
+    │   ├── ImageNotFound, ImageInUse, ImageFailed
     │   └── TooManySignals, ChildTooDeep
     ├── Unavailable                 try again later; says what is not reachable
-    │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed
+    │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed, DockerUnreachable
     │   └── JournalLost, StreamMissing, JournalMismatch, PartitionLost
     ├── InternalError               ours; carries the id under which the log has it
     └── ExecutionFailed             a workflow's or a step's own outcome
@@ -110,6 +111,12 @@ class InvalidSetting(BadInput):
 class InvalidSchedule(BadInput):
     template = "schedule {schedule}: {reason}"
     schedule: str
+    reason: str
+
+
+class InvalidImage(BadInput):
+    template = "image {image} cannot be used: {reason}"
+    image: str
     reason: str
 
 
@@ -277,6 +284,32 @@ class StaleClaim(Refused):
     status: str
 
 
+class ImageNotFound(Refused):
+    """`where` is a registry of the platform's, or a Docker Engine."""
+
+    template = "there is no image {image} {where}; {hint}"
+    image: str
+    where: str
+    hint: str
+
+
+class ImageInUse(Refused):
+    template = (
+        "{image} is in use by {users}; delete or re-register the workflows (`runtara workflow delete`, `runtara image "
+        "register`), and let the instances end"
+    )
+    image: str
+    users: str
+
+
+class ImageFailed(Refused):
+    """What the Docker Engine could not do with it, or what it could not do."""
+
+    template = "image {image}: {reason}"
+    image: str
+    reason: str
+
+
 class NotAllowed(Refused):
     template = "the server refused {action} on {subject!r}: this credential has no right to it"
     action: str
@@ -323,6 +356,14 @@ class ExtraMissing(Unavailable):
 class ServerFailed(Unavailable):
     template = "the embedded {server} does not run: {reason}"
     server: str
+    reason: str
+
+
+class DockerUnreachable(Unavailable):
+    template = (
+        "no Docker Engine answers ({reason}); start it, or name one with DOCKER_HOST "
+        "(its socket is open to root and the group docker)"
+    )
     reason: str
 
 

@@ -42,6 +42,13 @@ DEFAULT_RESTARTS: Final = 5  # lost attempts in a row without a new key before a
 MAX_CHILD_DEPTH: Final = 64  # children of children; a workflow that calls itself without end stops here
 MAX_RESTART_DELAY_SECONDS: Final = 60
 
+# an image: all of this is kept in the log of each instance that it runs
+MAX_IMAGE_REFERENCE_LENGTH: Final = 512
+MAX_IMAGE_ENV: Final = 64
+MAX_IMAGE_ENV_BYTES: Final = 16 * 1024  # names and values together
+MAX_IMAGE_SECRETS: Final = 32
+MIN_IMAGE_MEMORY_BYTES: Final = 6 * 1024 * 1024  # the least that Docker takes
+
 # time
 LEASE_SECONDS: Final = 6  # listening seconds without a word from a worker
 HEARTBEAT_SECONDS: Final = 2.0

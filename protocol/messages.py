@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from .errors import WireError
-from .records import NO_DATA, Options, Parent
+from .records import NO_DATA, Image, Options, Parent
 
 
 class Status(StrEnum):
@@ -454,3 +454,42 @@ class ScheduleListReply(_Lenient, frozen=True, kw_only=True):
 
     schedules: list[ScheduleView]
     next: str | None = None
+
+
+# images
+
+
+class RegisterImage(_Lenient, frozen=True, kw_only=True):
+    """`image.version` is the platform's to give. `workflows`: what it runs; their kind and image follow from it."""
+
+    image: Image
+    workflows: list[Registration]
+
+
+class ImagesRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
+    """`name`: of one image only."""
+
+    name: str | None = None
+
+
+class ForgetImage(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
+    """Without `version`: all of them."""
+
+    name: str
+    version: int | None = None
+
+
+class ImageView(_Lenient, frozen=True, kw_only=True):
+    """A version of an image. `hosts`: registered with it; `used_by`: those of them that are still started with it."""
+
+    image: Image
+    hosts: list[str]
+    used_by: list[str]
+    registered_at: int
+
+
+class RegisteredImage(_Lenient, frozen=True, kw_only=True):
+    """`created`: nothing like it was there, so it is a new version."""
+
+    view: ImageView
+    created: bool

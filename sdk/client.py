@@ -34,6 +34,7 @@ from runtara.protocol.messages import (
     EventsReply,
     EventsRequest,
     EventView,
+    Info,
     InstanceView,
     ListReply,
     ListRequest,
@@ -49,6 +50,7 @@ from .commands import ANSWER_SECONDS, Commands
 from .connection import Connection
 from .forks import fork_request
 from .hints import CommitHints
+from .images import Images
 from .ports import Api, Hints
 from .results import Ends, Results, Watch
 from .schedules import Schedules
@@ -114,6 +116,11 @@ class Client:
     def schedules(self) -> Schedules:
         """Starts by the clock: `client.schedules.create("nightly", fulfil, cron="0 3 * * *")`."""
         return Schedules(self._api, self._actor)
+
+    @property
+    def images(self) -> Images:
+        """The images that this tenant's containers are made of."""
+        return Images(self._api, self.tenant)
 
     # starting
 
@@ -259,6 +266,10 @@ class Client:
             cursor=cursor,
         )
         return await self._api.call("list", question, ListReply)
+
+    async def info(self) -> Info:
+        """The platform that answers: its version, its partitions, its time."""
+        return await self._api.call("info", {}, Info)
 
     async def workflows(self) -> builtins.list[WorkflowView]:
         """The workflows that were ever registered, and who hosts them."""

@@ -30,11 +30,12 @@ _FOREIGN: Final = frozenset({"site-packages", "dist-packages", ".venv", "venv"})
 
 
 class Code(msgspec.Struct, frozen=True):
-    """What the targets of a worker hold, and from which sources (`files`) at which `version`."""
+    """What the targets of a worker hold, and from which sources (`files`, below `roots`) at which `version`."""
 
     workflows: tuple[AnyWorkflow, ...]
     version: str
     files: tuple[Path, ...]
+    roots: tuple[Path, ...] = ()
 
 
 class _Target(msgspec.Struct, frozen=True):
@@ -60,7 +61,8 @@ def load(targets: Sequence[str]) -> Code:
                     f"give one of them another: @workflow(name=…)",
                 )
     files = tuple(sorted(_sources(roots)))
-    return Code(tuple(workflow for workflow, _ in workflows.values()), _version(files, roots), files)
+    hosted = tuple(workflow for workflow, _ in workflows.values())
+    return Code(hosted, _version(files, roots), files, tuple(sorted(roots)))
 
 
 def watched_folders(targets: Iterable[str]) -> list[Path]:

@@ -1,9 +1,9 @@
 """The entry point of a worker process: `python -m runtara.sdk.run TARGET…`, configured by `RUNTARA_*`.
 
 It prints one `ready` line to stdout once it takes work (a supervisor is told over its link instead), logs to
-stderr, drains on SIGTERM and SIGINT. Exit codes: 0 drained, 2 a target cannot be loaded or a setting is wrong,
-5 the platform ended it (no right, journal lost, …), 75 code in it did not end although it was told to (all else was
-handed over; start another), 1 anything else.
+stderr, drains on SIGTERM and SIGINT. With `--check` it says what it would host, and exits. Exit codes: 0 drained, 2 a
+target cannot be loaded or a setting is wrong, 5 the platform ended it (no right, journal lost, …), 75 code in it did
+not end although it was told to (all else was handed over; start another), 1 anything else.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from runtara.infra.logs import configure
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import BadInput, InvalidTarget, Refused, Unavailable
 
+from . import check
 from .discovery import Code, load
 from .overdue import EXIT_OVERDUE
 from .worker import Worker
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadInput as exc:
         sys.stderr.write(f"error: {exc}\n")
         return EXIT_USAGE
+    if options.check:
+        check.write(check.check(code))
+        return 0
     return asyncio.run(_run(settings, code, options.link))
 
 
@@ -96,6 +100,7 @@ def _end_now(code: int) -> NoReturn:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m runtara.sdk.run", description="Host the workflows of TARGETs.")
     parser.add_argument("targets", metavar="TARGET", nargs="+", help="module, module:name, or file.py")
+    parser.add_argument(check.FLAG, action="store_true", help="import them, print what they host as JSON, and exit")
     parser.add_argument("--link", type=int, metavar="FD", help=argparse.SUPPRESS)
     return parser
 

@@ -62,10 +62,12 @@ def start_unknown(state: State | None, record: Start | Fork, error: RuntaraError
 
 
 def with_registration(record: Start | Fork, kind: str, registered: Options) -> Start | Fork:
-    """The record with the options that the log keeps. What runs a workflow is what it is registered with now, also in
-    a fork of an instance that something else ran."""
-    options = replace(record.options or registered, runner=kind)
-    return replace(record, options=replace(options, image=registered.image) if isinstance(record, Fork) else options)
+    """The record with the options that the log keeps.
+
+    Whoever starts or forks may choose much, but not what runs it: kind and image, with its limits, are those that the
+    workflow is registered with now.
+    """
+    return replace(record, options=replace(record.options or registered, runner=kind, image=registered.image))
 
 
 def registered(state: State | None, record: Registered, now: int, source: Source) -> Decision:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Generic, overload
 
 from runtara.infra.settings import Settings
-from runtara.protocol.messages import EventView, InstanceView, ListReply, Status, WorkflowView
+from runtara.protocol.messages import EventView, Info, InstanceView, ListReply, Status, WorkflowView
 
 from ..client import Client as _Client
 from ..client import Handle as _Handle
@@ -14,6 +14,7 @@ from ..commands import ANSWER_SECONDS
 from ..workflow import Workflow
 from .face import Face
 from .host import new_host as new_host
+from .images import Images
 from .schedules import Schedules
 
 
@@ -48,6 +49,11 @@ class Client(Face[_Client]):
     def schedules(self) -> Schedules:
         """Starts by the clock: `client.schedules.create("nightly", fulfil, cron="0 3 * * *")`."""
         return Schedules(self._inner.schedules, self._host)
+
+    @property
+    def images(self) -> Images:
+        """The images that this tenant's containers are made of."""
+        return Images(self._inner.images, self._host)
 
     @overload
     def start(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> "Handle[R]": ...
@@ -195,6 +201,10 @@ class Client(Face[_Client]):
         return self._call(
             lambda: self._inner.list(status=status, workflow=workflow, labels=labels, limit=limit, cursor=cursor)
         )
+
+    def info(self) -> Info:
+        """The platform that answers: its version, its partitions, its time."""
+        return self._call(lambda: self._inner.info())
 
     def workflows(self) -> builtins.list[WorkflowView]:
         """The workflows that were ever registered, and who hosts them."""

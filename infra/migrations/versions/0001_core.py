@@ -54,6 +54,17 @@ def upgrade() -> None:
         postgresql_where=sa.text("command IS NOT NULL"),
     )
     op.create_table(
+        "images",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("image", sa.JSON(), nullable=False),
+        sa.Column("workflows", sa.JSON(), nullable=False),
+        sa.Column("registered_at", sa.BigInteger(), nullable=False),
+        sa.Column("deleted_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("tenant", "name", "version"),
+    )
+    op.create_table(
         "instances",
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("instance", sa.Text(), nullable=False),
@@ -263,6 +274,7 @@ def downgrade() -> None:
     )
     op.drop_table("instances")
     op.drop_index("uq_events_command", table_name="events", postgresql_where=sa.text("command IS NOT NULL"))
+    op.drop_table("images")
     op.drop_table("events")
     op.drop_table("engines")
     op.drop_table("deployment")
