@@ -13,13 +13,14 @@ from typing import Any, Final
 
 import pytest
 
+from runtara.runner.images.build import Order, build
 from runtara.runner.images.docker_engine import DockerEngine
 from tests.support import platform_image, server_images
-from tests.support.images import EXAMPLES, docker_engine
+from tests.support.images import EXAMPLES, base, docker_engine, tag, wheels
 from tests.support.polling import eventually
 from tests.support.require import require
 
-__all__ = ["docker_engine"]
+__all__ = ["base", "docker_engine", "tag", "wheels"]
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
 COMPOSE: Final = Path(__file__).parents[2] / "compose" / "docker-compose.yml"
@@ -115,7 +116,7 @@ def stack(docker_engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory)
         stack.compose("up", "-d", "--no-build")
         yield stack
     finally:
-        stack.compose("down", "--volumes", "--timeout", "5")
+        stack.compose("--profile", "runner", "down", "--volumes", "--timeout", "5")
 
 
 @pytest.fixture
@@ -175,6 +176,21 @@ async def test_parts_that_come_up_late_are_waited_for(stack: Stack) -> None:
     for service in ("postgres", "nats"):
         stack.docker("start", service)
     await eventually(lambda: stack.run("info").returncode == 0, within=UP_SECONDS)
+
+
+async def test_the_runner_of_the_stack_runs_an_image_in_a_container(
+    stack: Stack, docker_engine: DockerEngine, base: str, wheels: Path, tag: str
+) -> None:
+    pytest.importorskip("runtara.runner.containers", reason="this version has no runner of containers")
+    order = Order(target=str(stack.folder / "orders.py"), tag=tag, base=base, wheelhouse=wheels)
+    image = build(docker_engine, order, lambda _: None).id
+    stack.compose("--profile", "runner", "up", "-d", "--no-build")
+    registered = stack.run("image", "register", "orders", image, "--memory", "128m")
+    assert registered.returncode == 0, registered.stderr
+    assert stack.run("start", "orders", "--id", "boxed", "--input", '{"order_ids": ["a"]}').returncode == 0
+    await eventually(lambda: stack.run("result", "boxed", "--timeout", "5").returncode == 0, within=UP_SECONDS)
+    started = [json.loads(line) for line in stack.run("log", "boxed", "--json").stdout.splitlines()]
+    assert started[0]["data"]["options"]["image"]["reference"] == image
 
 
 def test_containers_are_ordinary_users_with_a_read_only_root(stack: Stack) -> None:
