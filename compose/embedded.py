@@ -1,6 +1,6 @@
 """NATS and Postgres as children of this process, under one data folder: `dev`, `demo`, `run` and the tests use it.
 
-Both keep real fsync, generated passwords, and ports that were chosen free once. Invariant: whoever is inside
+Both keep real fsync, generated keys and passwords, and ports that were chosen free once. Invariant: whoever is inside
 `async with EmbeddedServers(data)` is the only process that is.
 """
 
@@ -8,6 +8,7 @@ import asyncio
 import errno
 from pathlib import Path
 
+from runtara.infra.credentials.keyring import FILE
 from runtara.infra.lifetime import Service
 from runtara.protocol.errors import ServerFailed
 
@@ -57,12 +58,9 @@ class EmbeddedServers(Service):
         return self._installation.nats_url
 
     @property
-    def nats_user(self) -> str:
-        return self._installation.nats_user
-
-    @property
-    def nats_password(self) -> str:
-        return self._installation.nats_password
+    def nats_keys(self) -> Path:
+        """The keys with which an engine keeps the server's accounts."""
+        return nats_server.keys_folder(self._data) / FILE
 
     @property
     def database_url(self) -> str:

@@ -8,7 +8,7 @@
     │   └── WrongColour, NoContext
     ├── Refused                     the platform understood and said no
     │   ├── IllegalTransition, StartConflict (InstanceArchived), UnknownWorkflow, InstanceNotFound
-    │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
+    │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, CredentialRefused, DataInUse
     │   └── TooManySignals
     ├── Unavailable                 try again later; says what is not reachable
     │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed
@@ -234,6 +234,11 @@ class NotAllowed(Refused):
     template = "the server refused {action} on {subject!r}: this credential has no right to it"
     action: str
     subject: str
+
+
+class CredentialRefused(Refused):
+    template = "no credential: {reason}"
+    reason: str
 
 
 class DataInUse(Refused):

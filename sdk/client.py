@@ -20,6 +20,7 @@ from msgspec import Raw
 from nats.aio.msg import Msg
 
 from runtara.infra.settings import Settings
+from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import (
     ResultTimeout,
     RuntaraError,
@@ -84,7 +85,11 @@ class Client:
     async def __aenter__(self) -> "Client":
         try:
             connection = await Connection.open(
-                self._settings, user=self._id, name=f"runtara {self._id}", patience=CONNECT_SECONDS
+                self._settings,
+                kind=Kind.CLIENT,
+                user=self._id,
+                name=f"runtara {self._id}",
+                patience=CONNECT_SECONDS,
             )
             self._connection = await self._stack.enter_async_context(connection)
             self._api: Api = connection
