@@ -2,7 +2,7 @@
 
 import typer
 
-from . import audit, control, instances, local, parts, retention, workflows
+from . import audit, control, credentials, instances, local, parts, retention, workflows
 
 app = typer.Typer(
     name="runtara",
@@ -35,6 +35,7 @@ app.command("retry")(control.retry)
 app.command("signal")(instances.signal)
 
 app.add_typer(workflows.app, name="workflow")
+app.add_typer(credentials.app, name="credential")
 audit.app.command("export")(retention.export)
 audit.app.command("archive")(retention.archive)
 app.add_typer(audit.app, name="audit")

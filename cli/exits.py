@@ -11,6 +11,8 @@ import typer
 
 from runtara.protocol.errors import (
     BadInput,
+    CredentialNotFound,
+    CredentialRefused,
     ExecutionFailed,
     IllegalTransition,
     InstanceNotFound,
@@ -34,12 +36,14 @@ _CODES: Final[tuple[tuple[type[RuntaraError], int], ...]] = (
     (ResultTimeout, TIMED_OUT),
     (InstanceNotFound, NOT_FOUND),
     (UnknownWorkflow, NOT_FOUND),
+    (CredentialNotFound, NOT_FOUND),
     (IllegalTransition, CONFLICT),
     (StartConflict, CONFLICT),
     (TooManySignals, CONFLICT),
     (ExecutionFailed, FAILED),
     (BadInput, USAGE),
     (NotAllowed, UNREACHABLE),
+    (CredentialRefused, UNREACHABLE),
     (Unavailable, UNREACHABLE),
 )
 

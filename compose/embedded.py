@@ -14,6 +14,7 @@ from runtara.protocol.errors import ServerFailed
 
 from . import installation, nats_server, postgres_server
 from .installation import Installation
+from .nats_log import Violations
 from .supervisor import Server, end_leftover, note_of
 
 
@@ -26,6 +27,7 @@ class EmbeddedServers(Service):
 
     nats: Server
     postgres: Server
+    violations: Violations
     _installation: Installation
 
     def __init__(self, data: Path, *, supervise: bool = True) -> None:
@@ -48,7 +50,9 @@ class EmbeddedServers(Service):
             await end_leftover(note_of(self._data / server.FOLDER), server.STOP_SIGNAL)
         self._installation = installation.load(self._data)
         self.nats = Server(nats_server.prepare(self._data, self._installation), supervise=self._supervise)
+        self.violations = Violations(self.nats.spec.log)
         await self.enter(self.nats)
+        self.spawn(self.violations.run(), "violations")
         spec = await postgres_server.prepare(self._data, self._installation)
         self.postgres = await self.enter(Server(spec, supervise=self._supervise))
         await asyncio.gather(self.nats.wait_up(), self.postgres.wait_up())

@@ -20,6 +20,7 @@ from .api import Api
 from .credentials import Credentials
 from .partition import PartitionLoop
 from .platform import Platform
+from .refused_logins import RefusedLogins
 from .registry import Registry
 from .sharing import Sharing
 
@@ -87,6 +88,7 @@ class Engine(Service):
         bus = await self.enter(await connect_system(settings, ring, name="engine accounts"))
         bus.on_refused.append(self.fail)
         accounts = Accounts(ring, settings.deployment, bus, pool)
+        await RefusedLogins(settings.deployment).watch(bus)
         await accounts.tell_platform()
         credentials = Credentials(ring, accounts, pool, settings.deployment, partitions)
         self.spawn(accounts.run(), "accounts")

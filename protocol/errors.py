@@ -8,7 +8,8 @@
     │   └── WrongColour, NoContext
     ├── Refused                     the platform understood and said no
     │   ├── IllegalTransition, StartConflict (InstanceArchived), UnknownWorkflow, InstanceNotFound
-    │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, CredentialRefused, DataInUse
+    │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
+    │   ├── CredentialRefused, CredentialNotFound
     │   └── TooManySignals
     ├── Unavailable                 try again later; says what is not reachable
     │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed
@@ -239,6 +240,11 @@ class NotAllowed(Refused):
 class CredentialRefused(Refused):
     template = "no credential: {reason}"
     reason: str
+
+
+class CredentialNotFound(Refused):
+    template = "tenant {tenant} has no such credential that is still good; see `runtara credential list --all`"
+    tenant: str
 
 
 class DataInUse(Refused):
