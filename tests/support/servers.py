@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 
 from runtara.compose.embedded import EmbeddedServers
+from runtara.compose.nats_log import Violations
 from runtara.infra.settings import Settings
 
 from .platform import connect
@@ -62,6 +63,11 @@ class SessionServers:
     @property
     def nats_keys(self) -> str:
         return str(self._embedded.nats_keys)
+
+    @property
+    def violations(self) -> Violations:
+        """What the NATS server's log says of forbidden publishes and subscriptions."""
+        return self._embedded.violations
 
     @property
     def database_url(self) -> str:
