@@ -43,6 +43,7 @@ log = logger("bus")
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
 RECONNECT_WAIT_SECONDS: Final = 0.1  # nats-py takes fractions, whatever its annotation says
+CLOSE_SECONDS: Final = 2.0  # a server that does not answer a TLS farewell would keep us for half a minute
 PENDING_BYTES: Final = 32 * 1024 * 1024  # of one connection's outgoing buffer while it reconnects
 VIOLATION_MEMORY_SECONDS: Final = 30.0
 REFUSED_LOGIN_SECONDS: Final = 60.0  # of reconnecting; a server may come back before its users do
@@ -424,6 +425,8 @@ def _plain(url: str) -> str:
 
 async def _close_quietly(client: OurClient) -> None:
     try:
-        await client.close()
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()
     except Exception:
         log.debug("nats_close_failed", exc_info=True)
+        client.abort()

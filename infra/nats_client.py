@@ -87,6 +87,12 @@ class OurClient(Client):
         pending, self._pending, self._pending_data_size = self._pending, [], 0
         self._transport.writelines(pending)
 
+    def abort(self) -> None:
+        """Drop the socket, whatever is under way."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
     def _buffered_bytes(self) -> int:
         """What the socket has not taken yet. (A web socket's is not known; nats-py bounds it itself.)"""
         writer = getattr(self._transport, "_io_writer", None)
