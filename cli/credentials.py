@@ -57,17 +57,18 @@ def create(
         raise typer.BadParameter("only a client can be read-only", param_hint="--read-only")
     life = parse_age(expires, "--expires").total_seconds()
     exits.run(
-        _create(settings_for(tenant), Kind.READER if read_only else Kind(kind), life, out, name, as_json=as_json),
+        _create(tenant, Kind.READER if read_only else Kind(kind), life, out, name, as_json=as_json),
         as_json=as_json,
     )
 
 
 async def _create(
-    settings: Settings, kind: Kind, life: float, out: str | None, name: str | None, *, as_json: bool
+    tenant: str | None, kind: Kind, life: float, out: str | None, name: str | None, *, as_json: bool
 ) -> None:
     from runtara.infra.credentials.files import write_private
     from runtara.sdk.credentials import obtain
 
+    settings = settings_for(tenant)
     user = f"{kind.value[0]}-{new_token(12)}"
     file = Path(out or f"{settings.tenant}-{check_id(name or user, 'name of a file')}.creds")
     if out != STDOUT and file.exists():

@@ -45,7 +45,7 @@ class Freshness:
         if shown is None or not shown.expires_at:
             return
         now, life = time.time(), shown.expires_at - shown.issued_at
-        pause = max(shown.half_life_at - now, life / LOOKS, SHORTEST_LOOK_SECONDS)
+        pause = max(min(shown.half_life_at - now, life / 2), life / LOOKS, SHORTEST_LOOK_SECONDS)
         self._timer = asyncio.get_running_loop().call_later(pause, self._look)
 
     def stop(self) -> None:

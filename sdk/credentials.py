@@ -140,7 +140,7 @@ async def keep_renewed(bus: Bus, settings: Settings, login: Login | None) -> Non
     while isinstance(login, CredentialLogin) and login.credential.holder is not None and login.credential.expires_at:
         credential = login.credential
         life = credential.expires_at - credential.issued_at
-        await asyncio.sleep(max(credential.half_life_at - time.time(), SHORTEST_RENEWAL_SECONDS))
+        await asyncio.sleep(_until_half_life(credential))
         while login.credential is credential:
             try:
                 login.credential = await _renewed(bus, settings, credential)
@@ -150,6 +150,13 @@ async def keep_renewed(bus: Bus, settings: Settings, login: Login | None) -> Non
                 log.error("renewal_refused", reason=str(exc), expires_at=credential.expires_at)
             if login.credential is credential:
                 await asyncio.sleep(max(life / 2 / RENEW_TRIES, SHORTEST_RENEWAL_SECONDS))
+
+
+def _until_half_life(credential: Credential) -> float:
+    """Seconds; within bounds that keep a process whose clock is wrong from renewing too late, or all the time."""
+    life = credential.expires_at - credential.issued_at
+    pause = min(credential.half_life_at - time.time(), life / 2)
+    return max(pause, life / 2 / RENEW_TRIES, SHORTEST_RENEWAL_SECONDS)
 
 
 async def _renewed(bus: Bus, settings: Settings, credential: Credential) -> Credential:

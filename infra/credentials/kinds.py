@@ -39,7 +39,7 @@ LIFE_SECONDS: Final[dict[Kind, int]] = {
     Kind.WORKER: 24 * 3600,
     Kind.RUNNER: 24 * 3600,
     Kind.CONTAINER: 3600,
-    Kind.OPERATOR: 3600,
+    Kind.OPERATOR: 24 * 3600,  # whoever signs it for itself may have a clock that is hours behind
     Kind.ENGINE: 30 * 24 * 3600,  # it signs them itself, and a reconnect of an engine costs a take-over
     Kind.ANSWERING: 30 * 24 * 3600,
     Kind.SYSTEM: 30 * 24 * 3600,

@@ -27,7 +27,7 @@ from runtara.protocol.errors import CredentialRefused, NotAllowed, RuntaraError
 from runtara.protocol.subjects import Subjects
 from runtara.runner.pool import Pool
 from runtara.sdk.client import Client
-from runtara.sdk.credentials import ask, obtain, operator
+from runtara.sdk.credentials import _until_half_life, ask, obtain, operator
 from runtara.sdk.discovery import load as load_code
 from runtara.sdk.worker import Worker
 from tests.faults import faulty
@@ -323,3 +323,16 @@ async def test_a_credential_of_another_tenant_says_how_to_get_the_right_one(
     with pytest.raises(CredentialRefused, match="runtara credential create --tenant other"):
         async with Client(site):
             pass
+
+
+@pytest.mark.parametrize("shift", [-7_200, 0, 7_200])
+def test_a_process_whose_clock_is_wrong_renews_neither_too_late_nor_all_the_time(
+    shift: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = KeyRing.load_or_create(tmp_path)
+    key = Key.new(Role.USER)
+    holder = kinds.Holder(kind=Kind.CLIENT, tenant="t", user="u", deployment="d")
+    credential = Credential.of(ring.user_jwt(holder, key.public, life=3_600), key)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + shift)
+    assert 60 <= _until_half_life(credential) <= 1_800
