@@ -17,12 +17,11 @@ import msgspec
 
 from runtara.infra.bus import Bus
 from runtara.infra.credentials.keyring import KeyRing
-from runtara.infra.credentials.kinds import SYSTEM_TENANT
+from runtara.infra.credentials.kinds import platform_inbox
 from runtara.infra.login import MintedLogin
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import RuntaraError
 from runtara.protocol.limits import MAX_PAYLOAD_BYTES
-from runtara.protocol.subjects import inbox_prefix
 
 from . import binaries
 from .identity import OURSELVES
@@ -111,7 +110,7 @@ async def _write_error(installation: Installation, ring: KeyRing) -> str | None:
     """What keeps a stream from being written until the server is restarted, in the server's words."""
     try:
         bus = await Bus.connect(
-            installation.nats_url, name="runtara supervisor", inbox=inbox_prefix(SYSTEM_TENANT, _SUPERVISOR),
+            installation.nats_url, name="runtara supervisor", inbox=platform_inbox(Kind.SYSTEM, _SUPERVISOR),
             login=MintedLogin(lambda: ring.mint(Kind.SYSTEM, "system", _SUPERVISOR)),
         )  # fmt: skip
         async with bus:

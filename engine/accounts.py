@@ -20,7 +20,7 @@ import msgspec
 from runtara.infra.bus import Bus
 from runtara.infra.credentials.jwt import AccountBody, BadJwt, read
 from runtara.infra.credentials.keyring import KeyRing
-from runtara.infra.credentials.kinds import ENGINE_TENANT, SYSTEM_TENANT
+from runtara.infra.credentials.kinds import platform_inbox
 from runtara.infra.login import MintedLogin, platform_login, tls_of
 from runtara.infra.logs import logger
 from runtara.infra.postgres import CONNECTION_ERRORS
@@ -28,7 +28,6 @@ from runtara.infra.settings import Settings
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import PlatformUnreachable, RuntaraError
 from runtara.protocol.ids import new_token
-from runtara.protocol.subjects import inbox_prefix
 
 log = logger("accounts")
 
@@ -144,7 +143,7 @@ async def connect_system(settings: Settings, ring: KeyRing, *, name: str) -> Bus
     return await Bus.connect(
         settings.require_nats_url(),
         name=name,
-        inbox=inbox_prefix(SYSTEM_TENANT, user),
+        inbox=platform_inbox(Kind.SYSTEM, user),
         login=MintedLogin(lambda: ring.mint(Kind.SYSTEM, settings.deployment, user)),
         tls=tls_of(settings),
     )
@@ -160,7 +159,7 @@ async def connect_platform(settings: Settings, *, name: str) -> Bus:
     return await Bus.connect(
         settings.require_nats_url(),
         name=name,
-        inbox=inbox_prefix(ENGINE_TENANT, user),
+        inbox=platform_inbox(Kind.ENGINE, user),
         login=platform_login(settings, Kind.ENGINE, user),
         tls=tls_of(settings),
     )

@@ -3,9 +3,9 @@
 Who asks shows its own credential and signs its order, so what it may have is read off a JWT that we have signed. What
 was issued is a row, without the private key: that never leaves whoever made it (`issue` makes one where nobody asks).
 
-Invariants: nobody is issued a right that `kinds.MAY_ISSUE` does not name for its own kind, nor anything of another
-tenant unless it is an operator; a revoked credential is neither renewed nor good for an order; a container's is
-revoked when its claim has ended.
+Invariants: nobody is issued a right that `kinds.MAY_ISSUE` does not name for its own kind, nor another user's id, nor
+anything of another tenant unless it is an operator; a revoked credential is neither renewed nor good for an order; a
+container's is revoked when its claim has ended.
 """
 
 import asyncio
@@ -44,6 +44,7 @@ from .accounts import Accounts
 log = logger("credentials")
 
 MAX_LIFE_SECONDS: Final = 10 * 366 * 24 * 3600
+DELEGATED_LIFE_SECONDS: Final = 7 * 24 * 3600  # at most, unless an operator asks: its holder can renew it
 MAX_LISTED: Final = 1_000
 MAX_ENDED: Final = 10_000  # claims whose credentials wait to be revoked; beyond, expiry has to do
 REVOKE_EVERY_SECONDS: Final = 1.0  # an account is told its revocations at most this often
@@ -59,6 +60,9 @@ _RENEW: Final = """
 UPDATE credentials SET expires_at = $3 WHERE public_key = $1 AND tenant = $2 AND revoked_at IS NULL RETURNING public_key
 """
 _IS_GOOD: Final = "SELECT revoked_at IS NULL FROM credentials WHERE public_key = $1 AND tenant = $2"
+_IS_TAKEN: Final = """
+SELECT EXISTS (SELECT FROM credentials WHERE tenant = $1 AND user_id = $2 AND revoked_at IS NULL AND expires_at > $3)
+"""
 _LIST: Final = f"""
 SELECT {_COLUMNS} FROM credentials WHERE tenant = $1 AND ($2 OR (revoked_at IS NULL AND expires_at > $3))
 ORDER BY issued_at DESC LIMIT $4
@@ -221,9 +225,13 @@ class Credentials:
         holder = self._holder(
             order.kind, tenant, order.user, instance=order.instance, consumers=order.consumers or ()
         )  # fmt: skip
+        life = order.expires_seconds
+        if asker.kind is not Kind.OPERATOR:
+            life = min(life or LIFE_SECONDS[order.kind], DELEGATED_LIFE_SECONDS)
+            if await self._pool.fetchval(_IS_TAKEN, tenant, order.user, _now_us()):
+                raise CredentialRefused(reason=f"{order.user} is a user already, and whoever has its id is heard as it")
         return await self._sign(
-            holder, order.public_key, expires_in=order.expires_seconds, name=order.name,
-            issued_by=f"{asker.kind} {asker.user}",
+            holder, order.public_key, expires_in=life, name=order.name, issued_by=f"{asker.kind} {asker.user}"
         )  # fmt: skip
 
     def _check_rules(self, asker: Holder) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from runtara.infra.bus import Bus
 from runtara.infra.credentials.keyring import KeyRing
-from runtara.infra.credentials.kinds import ENGINE_TENANT
+from runtara.infra.credentials.kinds import platform_inbox
 from runtara.infra.lifetime import Service
 from runtara.infra.login import platform_login, tls_of
 from runtara.infra.logs import logger
@@ -13,7 +13,7 @@ from runtara.infra.settings import Settings
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import StreamMissing
 from runtara.protocol.ids import new_token
-from runtara.protocol.subjects import Subjects, inbox_prefix
+from runtara.protocol.subjects import Subjects
 
 from .accounts import Accounts, connect_system
 from .api import Api
@@ -100,7 +100,7 @@ class Engine(Service):
         bus = await Bus.connect(
             settings.require_nats_url(),
             name=name,
-            inbox=inbox_prefix(ENGINE_TENANT, user),
+            inbox=platform_inbox(kind, user),
             login=platform_login(settings, kind, user),
             tls=tls_of(settings),
         )

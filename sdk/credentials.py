@@ -19,7 +19,7 @@ import msgspec
 from runtara.infra.bus import Bus
 from runtara.infra.credentials.files import BEGIN, Credential, load, write_private
 from runtara.infra.credentials.keys import Key, Role
-from runtara.infra.credentials.kinds import MAY_ISSUE, OPERATOR_TENANT, Holder
+from runtara.infra.credentials.kinds import MAY_ISSUE, Holder
 from runtara.infra.login import CredentialLogin, Login, given_login, tls_of
 from runtara.infra.logs import logger
 from runtara.infra.settings import Settings
@@ -132,7 +132,8 @@ def operator(settings: Settings) -> Credential | None:
         ring = KeyRing.load(Path(settings.nats_keys))
         return ring.mint(Kind.OPERATOR, settings.deployment, f"{OPERATOR_USER}-{new_token(8)}")
     given = load(settings.nats_credentials) if settings.nats_credentials is not None else None
-    return given if given is not None and given.holder is not None and given.holder.tenant == OPERATOR_TENANT else None
+    is_one = given is not None and given.holder is not None and given.holder.kind is Kind.OPERATOR
+    return given if is_one else None
 
 
 async def keep_renewed(bus: Bus, settings: Settings, login: Login | None) -> None:

@@ -25,7 +25,7 @@ from .accounts import platform_body, system_body, tenant_body
 from .files import Credential, write_private
 from .jwt import AccountBody, OperatorBody, signed
 from .keys import Key, Role
-from .kinds import ENGINE_TENANT, LIFE_SECONDS, OPERATOR_TENANT, SYSTEM_TENANT, Holder, user_body
+from .kinds import LIFE_SECONDS, NO_TENANT, Holder, user_body
 
 FILE: Final = "keys.json"
 OPERATOR_FILE: Final = "operator.nk"
@@ -122,7 +122,7 @@ class KeyRing:
         return signed(
             signing,
             subject=public_key,
-            name=f"{holder.kind} {holder.tenant} {holder.user}",
+            name=" ".join(filter(None, (holder.kind, holder.tenant, holder.user))),
             body=user_body(holder, account),
             issued_at=now,
             expires_at=now + max(1, round(life)),
@@ -130,8 +130,7 @@ class KeyRing:
 
     def mint(self, kind: Kind, deployment: str, user: str) -> Credential:
         """A credential of the platform's own kinds, which are in no table: whoever has the keys makes them."""
-        tenant = {Kind.OPERATOR: OPERATOR_TENANT, Kind.SYSTEM: SYSTEM_TENANT}.get(kind, ENGINE_TENANT)
-        holder = Holder(kind=kind, tenant=tenant, user=user, deployment=deployment)
+        holder = Holder(kind=kind, tenant=NO_TENANT, user=user, deployment=deployment)
         key = Key.new(Role.USER)
         return Credential.of(self.user_jwt(holder, key.public, life=LIFE_SECONDS[kind]), key)
 

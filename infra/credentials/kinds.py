@@ -11,15 +11,14 @@ from typing import Final, assert_never
 import msgspec
 
 from runtara.protocol.credentials import Kind
+from runtara.protocol.errors import InvalidId
 from runtara.protocol.ids import check_id
 from runtara.protocol.subjects import Subjects as Names
 from runtara.protocol.subjects import inbox_prefix
 
 from .jwt import UNLIMITED, Subjects, UserBody
 
-ENGINE_TENANT: Final = "engine"  # second token of the inboxes of the platform account's users
-OPERATOR_TENANT: Final = "operator"
-SYSTEM_TENANT: Final = "system"
+NO_TENANT: Final = ""  # of those in the platform's or the system's account
 _READ_VERBS: Final = ("info", "list", "tail", "workflows", "credential")
 _READ_INSTANCE_VERBS: Final = ("get", "events", "memos", "result", "credential")
 _WORKER_VERBS: Final = ("info", "register", "credential")
@@ -33,6 +32,7 @@ MAY_ISSUE: Final[dict[Kind, frozenset[Kind]]] = {
     Kind.WORKER: frozenset({Kind.CLIENT}),  # its code may start and signal others of its tenant
     Kind.CLIENT: frozenset({Kind.CONTAINER}),  # a script that speaks for an instance
 }
+PLATFORM_KINDS: Final = frozenset({Kind.OPERATOR, Kind.ENGINE, Kind.ANSWERING, Kind.SYSTEM})
 LIFE_SECONDS: Final[dict[Kind, int]] = {
     Kind.CLIENT: 24 * 3600,
     Kind.READER: 24 * 3600,
@@ -47,7 +47,10 @@ LIFE_SECONDS: Final[dict[Kind, int]] = {
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Whose it is. `instance` and `partition`: of a container. `consumers`: all it may pull from, if given."""
+    """Whose it is; `tenant` is empty for the platform's own.
+
+    `instance` and `partition`: of a container. `consumers`: all that it may pull from, if given.
+    """
 
     kind: Kind
     tenant: str
@@ -59,13 +62,21 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def inbox(self) -> str:
-        return inbox_prefix(self.tenant, self.user)
+        """The platform's own are outside of `_INBOX`, so no tenant's account imports them, whatever its id."""
+        return inbox_prefix(self.tenant, self.user) if self.tenant else platform_inbox(self.kind, self.user)
+
+
+def platform_inbox(kind: Kind, user: str) -> str:
+    return f"_PLATFORM.{kind}.{user}"
 
 
 def user_body(holder: Holder, account: str) -> UserBody:
     """The claims of `holder`'s JWT, as a user of `account` (its public key)."""
-    check_id(holder.tenant, "tenant")
     check_id(holder.user, "user")
+    if (holder.kind in PLATFORM_KINDS) != (holder.tenant == NO_TENANT):
+        raise InvalidId(kind="tenant", value=repr(holder.tenant))
+    if holder.tenant:
+        check_id(holder.tenant, "tenant")
     publish, subscribe = _rights(holder)
     return UserBody(
         issuer_account=account,
@@ -113,10 +124,18 @@ def _rights(holder: Holder) -> tuple[list[str], list[str]]:
             return [f"{d}.api.*.credential", f"{d}.api.*.info"], []
         case Kind.ENGINE:
             publish = [f"{d}.engine.*", f"{d}.run.>", "$JS.API.>"]
-            return [*publish, f"{holder.inbox}.>"], [f"{d}.api.>", names.heartbeats, "$SRV.>"]
+            return publish, [f"{d}.api.>", names.heartbeats, "$SRV.>"]
         case Kind.ANSWERING:
             # `_R_` is how the server names the inbox of another account's question
-            publish = ["_INBOX.>", "_R_.>", names.control("*", "*"), names.done("*", "*"), names.committed_all]
+            operators = platform_inbox(Kind.OPERATOR, ">")
+            publish = [
+                "_INBOX.>",
+                "_R_.>",
+                operators,
+                names.control("*", "*"),
+                names.done("*", "*"),
+                names.committed_all,
+            ]
             return publish, []
         case Kind.SYSTEM:
             return ["$SYS.REQ.>"], ["$SYS.ACCOUNT.*.DISCONNECT", "$SYS.SERVER.*.CLIENT.AUTH.ERR"]

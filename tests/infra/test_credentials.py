@@ -14,10 +14,10 @@ from runtara.infra.credentials.files import Credential, load, parse, write_priva
 from runtara.infra.credentials.jwt import AccountBody, BadJwt, OperatorBody, UserBody, read, verified
 from runtara.infra.credentials.keyring import FILE, OPERATOR_FILE, KeyRing
 from runtara.infra.credentials.keys import Key, Role, has_signed, is_public
-from runtara.infra.credentials.kinds import MAY_ISSUE, Holder, holder_of
+from runtara.infra.credentials.kinds import MAY_ISSUE, PLATFORM_KINDS, Holder, holder_of
 from runtara.infra.settings import Settings
 from runtara.protocol.credentials import Kind
-from runtara.protocol.errors import InvalidSetting
+from runtara.protocol.errors import InvalidId, InvalidSetting
 from tests.support.platform import connect, deploy
 
 
@@ -27,7 +27,8 @@ def ring(tmp_path: Path) -> KeyRing:
 
 
 def holder(kind: Kind = Kind.CONTAINER, **fields: object) -> Holder:
-    known: dict[str, object] = {"tenant": "acme", "user": "box", "deployment": "runtara"}
+    tenant = "" if kind in PLATFORM_KINDS else "acme"
+    known: dict[str, object] = {"tenant": tenant, "user": "box", "deployment": "runtara"}
     if kind is Kind.CONTAINER:
         known |= {"instance": "i-1", "partition": 3}
     return msgspec.convert({"kind": kind, **known, **fields}, Holder)
@@ -152,7 +153,8 @@ def test_nobody_may_publish_everything_or_hear_more_than_its_own_inbox(ring: Key
     assert isinstance(body, UserBody)
     assert ">" not in body.pub.allow
     assert body.pub.allow, "an empty list would be every right"
-    assert [subject for subject in body.sub.allow if subject.startswith("_INBOX")] == ["_INBOX.acme.box.>"]
+    inboxes = [subject for subject in body.sub.allow if subject.startswith(("_INBOX", "_PLATFORM"))]
+    assert inboxes == [f"_PLATFORM.{kind}.box.>" if kind in PLATFORM_KINDS else "_INBOX.acme.box.>"]
     if kind is Kind.CONTAINER:
         assert body.pub.allow == [
             "runtara.reports.3.acme.i.i-1",
@@ -163,9 +165,20 @@ def test_nobody_may_publish_everything_or_hear_more_than_its_own_inbox(ring: Key
         assert body.sub.allow == ["_INBOX.acme.box.>", "runtara.control.acme.box"]
 
 
+def test_a_tenant_named_like_a_part_of_the_platform_is_a_tenant_like_others(ring: KeyRing) -> None:
+    """Nobody of the platform hears answers below `_INBOX`, which tenants import."""
+    for kind in PLATFORM_KINDS:
+        body = read(ring.tenant_jwt("d", kind.value, consumers=[], revocations={})).nats
+        assert isinstance(body, AccountBody)
+        assert not any(i.subject.startswith("_PLATFORM") for i in body.imports)
+        with pytest.raises(InvalidId):
+            ring.user_jwt(holder(kind, tenant="acme"), Key.new(Role.USER).public, life=60)
+    with pytest.raises(InvalidId):
+        ring.user_jwt(holder(Kind.CLIENT, tenant=""), Key.new(Role.USER).public, life=60)
+
+
 def test_no_kind_of_a_tenant_may_have_a_platforms_kind_issued() -> None:
-    platform = {Kind.OPERATOR, Kind.ENGINE, Kind.ANSWERING, Kind.SYSTEM}
-    assert not any(kinds & platform for kinds in MAY_ISSUE.values())
+    assert not any(kinds & PLATFORM_KINDS for kinds in MAY_ISSUE.values())
     assert MAY_ISSUE.keys() & {Kind.READER, Kind.CONTAINER} == set()
 
 
@@ -208,7 +221,10 @@ async def test_the_server_lets_a_platforms_own_kinds_in_by_their_file_alone(sett
     file = tmp_path / "engine.creds"
     write_private(file, ring.mint(Kind.ENGINE, settings.deployment, "e1").text)
     client = await nats.connect(
-        settings.require_nats_url(), user_credentials=str(file), inbox_prefix=b"_INBOX.engine.e1", allow_reconnect=False
+        settings.require_nats_url(),
+        user_credentials=str(file),
+        inbox_prefix=b"_PLATFORM.engine.e1",
+        allow_reconnect=False,
     )
     info = await client.jetstream().stream_info(f"{settings.deployment.upper()}-JOURNAL-0")
     assert info.config.name

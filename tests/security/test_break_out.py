@@ -172,11 +172,11 @@ async def test_an_acknowledgement_never_leaves_the_tenant_whatever_reply_is_name
 
     own = Subjects(deployed.deployment).instance_reports(OWN, TENANT, INSTANCE)
     replies = [named(subject, deployed) for subject in PUBLISHES if subject != f"D.committed.{OWN}"]
-    for reply in [*replies, waiting[0], "_INBOX.victim.w1.x", "_INBOX.engine.x.y"]:
+    for reply in [*replies, waiting[0], "_INBOX.victim.w1.x", "_PLATFORM.engine.x.y"]:
         assert not await box.is_refused_publish(own, b"[]", reply=reply)
     await peer.folded(await peer.raw(own, b"[]"), OWN)
 
-    assert platform_witness.subjects() & {*replies, waiting[0], "_INBOX.victim.w1.x", "_INBOX.engine.x.y"} == set()
+    assert platform_witness.subjects() & {*replies, waiting[0], "_INBOX.victim.w1.x", "_PLATFORM.engine.x.y"} == set()
     assert heard == []
     assert await peer.waiting_runs() == waiting
     assert await peer.status("i-1") == "queued"

@@ -38,7 +38,7 @@ async def boundless(settings: Settings) -> Login | None:
     async with await connect_platform(settings, name="test"):
         pass
     ring, deployment = KeyRing.load(Path(settings.nats_keys)), settings.deployment
-    account, signing = ring._home_of(Holder(kind=Kind.ENGINE, tenant="engine", user="test", deployment=deployment))
+    account, signing = ring._home_of(Holder(kind=Kind.ENGINE, tenant="", user="test", deployment=deployment))
     key = Key.new(Role.USER)
     body = UserBody(issuer_account=account, subs=UNLIMITED, data=UNLIMITED, payload=UNLIMITED)
     jwt = signed(signing, subject=key.public, name="test", body=body, issued_at=int(time.time()))
