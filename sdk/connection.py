@@ -14,17 +14,18 @@ from typing import Final, TypeVar
 from nats.aio.subscription import Subscription
 
 from runtara.infra.bus import Bus
-from runtara.infra.login import Login, tls_of
+from runtara.infra.credentials.files import Credential
+from runtara.infra.login import CredentialLogin, Login, tls_of
 from runtara.infra.logs import logger
 from runtara.infra.nats_client import Handler
 from runtara.infra.settings import Settings
-from runtara.protocol.credentials import Kind
+from runtara.protocol.credentials import Issued, Kind
 from runtara.protocol.errors import PlatformUnreachable
 from runtara.protocol.ids import partition_of
 from runtara.protocol.messages import Info
 from runtara.protocol.subjects import Subjects, inbox_prefix
 
-from .credentials import Need, keep_renewed, login_for
+from .credentials import Need, ask_over, keep_renewed, login_for, new_order
 
 T = TypeVar("T")
 log = logger("connection")
@@ -117,6 +118,28 @@ class Connection:
         """A verb of the API. Raises what the platform answers, `PlatformUnreachable` if nobody does."""
         subject = self.subjects.api(self.tenant, verb, instance)
         return await self.bus.call(subject, question, answer, timeout=timeout)
+
+    async def issue(
+        self,
+        *,
+        kind: Kind,
+        user: str,
+        instance: str | None = None,
+        expires_in: float | None = None,
+        name: str | None = None,
+    ) -> Credential | None:
+        """Have a credential issued that this one's kind may: a runner's for a worker, or for the container that it is
+        about to launch (`Kind.CONTAINER`, `user` its worker id). `expires_in`: seconds.
+
+        None if the platform issues none, because its server is not in operator mode: then what it launches shows the
+        login that this process has. Raises `CredentialRefused`, `PlatformUnreachable`.
+        """
+        login = self.login
+        if not isinstance(login, CredentialLogin) or login.credential.holder is None:
+            return None
+        key, order = new_order(kind=kind, user=user, instance=instance, expires_in=expires_in, name=name)
+        issued = await ask_over(self.bus, self._settings, login.credential, order, Issued)
+        return Credential.of(issued.jwt, key)
 
 
 async def retried(deadline: float | None, attempt: Callable[[], Awaitable[T]]) -> T:

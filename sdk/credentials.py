@@ -85,9 +85,24 @@ async def obtain(
 ) -> Credential:
     """Have a credential of the settings' tenant issued, over a connection of its own. `expires_in`: seconds.
 
-    A runner does this for each container that it launches: `kind=Kind.CONTAINER`, `user` the container's worker id.
-    Its `text` is what the container needs in `RUNTARA_NATS_CREDENTIALS`. Raises `CredentialRefused`.
+    Its `text` is what a process needs in `RUNTARA_NATS_CREDENTIALS`. Raises `CredentialRefused`.
     """
+    key, order = new_order(
+        kind=kind, user=user, instance=instance, consumers=consumers, expires_in=expires_in, name=name
+    )  # fmt: skip
+    return Credential.of((await ask(settings, asker, order, Issued)).jwt, key)
+
+
+def new_order(
+    *,
+    kind: Kind,
+    user: str,
+    instance: str | None = None,
+    consumers: list[str] | None = None,
+    expires_in: float | None = None,
+    name: str | None = None,
+) -> tuple[Key, Issue]:
+    """A new key pair, and the order for a credential about it."""
     key = Key.new(Role.USER)
     order = Issue(
         kind=kind,
@@ -98,8 +113,7 @@ async def obtain(
         expires_seconds=None if expires_in is None else max(1, round(expires_in)),
         name=name,
     )
-    issued = await ask(settings, asker, order, Issued)
-    return Credential.of(issued.jwt, key)
+    return key, order
 
 
 async def ask(settings: Settings, asker: Credential, order: Order, answer: type[T]) -> T:

@@ -27,6 +27,7 @@ from runtara.protocol.errors import CredentialRefused, NotAllowed, RuntaraError
 from runtara.protocol.subjects import Subjects
 from runtara.runner.pool import Pool
 from runtara.sdk.client import Client
+from runtara.sdk.connection import Connection
 from runtara.sdk.credentials import _until_half_life, ask, obtain, operator
 from runtara.sdk.discovery import load as load_code
 from runtara.sdk.worker import Worker
@@ -155,8 +156,11 @@ async def test_a_containers_credential_is_revoked_when_its_claim_ends(
     deployed: Settings, engine: Engine, peer: Peer, stack: AsyncExitStack
 ) -> None:
     settings = of(deployed, VICTIM)
-    runner = await issued(deployed, Kind.RUNNER, "r-1", tenant=VICTIM)
-    credential = await obtain(settings, runner, kind=Kind.CONTAINER, user="box", instance="i-1")
+    runner = await stack.enter_async_context(
+        await Connection.open(settings, kind=Kind.RUNNER, user="r-1", name="runner", patience=5)
+    )
+    credential = await runner.issue(kind=Kind.CONTAINER, user="box", instance="i-1")
+    assert credential is not None
     box = await intrude(settings, credential, stack)
     ended: list[RuntaraError] = []
     box.bus.on_refused.append(ended.append)
