@@ -55,7 +55,7 @@ async def login_for(settings: Settings, need: Need) -> tuple[Login | None, str]:
         return given_login(settings), need.user
     asker = _who_asks(settings, given, need)
     credential = await obtain(
-        settings, asker, kind=need.kind, user=need.user, instance=need.instance, name=settings_name(need)
+        settings, asker, kind=need.kind, user=need.user, instance=need.instance, name=_purpose(need)
     )  # fmt: skip
     return CredentialLogin(credential), need.user
 
@@ -68,7 +68,7 @@ def own_user(settings: Settings, kind: Kind) -> str | None:
     return holder.user if holder is not None and holder.kind is kind else None
 
 
-def settings_name(need: Need) -> str | None:
+def _purpose(need: Need) -> str | None:
     return f"script of {need.instance}"[:128] if need.kind is Kind.CONTAINER else None
 
 

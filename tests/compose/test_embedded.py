@@ -53,6 +53,14 @@ async def test_what_was_acknowledged_is_there_after_a_restart_under_the_same_add
         assert await _query(servers, "SELECT x FROM t") == 42
 
 
+async def test_a_folder_of_a_version_without_accounts_is_refused_with_the_reason(data: Path) -> None:
+    data.mkdir()
+    (data / "servers.json").write_text('{"nats_name": "n", "nats_port": 1, "nats_password": "x"}')
+    with pytest.raises(ServerFailed, match="knew no accounts; choose another folder"):
+        async with EmbeddedServers(data):
+            pass
+
+
 async def test_nothing_is_weakened(data: Path) -> None:
     async with EmbeddedServers(data) as servers:
         for name in ("fsync", "synchronous_commit", "full_page_writes"):

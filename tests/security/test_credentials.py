@@ -30,6 +30,7 @@ from runtara.sdk.client import Client
 from runtara.sdk.connection import Connection
 from runtara.sdk.credentials import _until_half_life, ask, obtain, operator
 from runtara.sdk.discovery import load as load_code
+from runtara.sdk.instance import Instance
 from runtara.sdk.worker import Worker
 from tests.faults import faulty
 from tests.support.peer import Peer, connect_peer
@@ -354,3 +355,55 @@ def test_a_process_whose_clock_is_wrong_renews_neither_too_late_nor_all_the_time
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + shift)
     assert 60 <= _until_half_life(credential) <= 1_800
+
+
+LOOKS = """
+from runtara.sdk import Client, Context, workflow
+
+
+async def names() -> list[str]:
+    async with Client() as client:
+        return [view.id for view in (await client.list()).instances]
+
+
+@workflow
+async def looks(ctx: Context) -> list[str]:
+    return await ctx.step("names", names)
+"""
+
+
+async def test_code_in_a_worker_may_be_a_client_of_its_tenant(
+    deployed: Settings, engine: Engine, stack: AsyncExitStack, tmp_path: Path
+) -> None:
+    (tmp_path / "looking.py").write_text(LOOKS)
+    site = of(deployed, TENANT)
+    await stack.enter_async_context(Pool(site, [str(tmp_path / "looking.py")]))
+    client = await stack.enter_async_context(Client(site))
+    handle = await client.start("looks", {}, id="self")
+    assert await handle.result(timeout=20) == ["self"]
+
+
+async def test_a_script_with_a_clients_credential_speaks_for_an_instance(deployed: Settings, engine: Engine) -> None:
+    credential = await issued(deployed, Kind.CLIENT, "c-1")
+    site = dataclasses.replace(of(deployed, TENANT), nats_credentials=credential.text, nats_keys=None)
+    async with Instance.local("batch-1", workflow="batch", settings=site) as instance:
+        await instance.register({"count": 1})
+        assert not (await instance.checkpoint("one", {"n": 1})).existing
+        await instance.completed({"count": 1})
+    async with Client(site) as client:
+        assert await client.handle("batch-1").result(timeout=10) == {"count": 1}
+
+
+async def test_a_container_given_its_credential_speaks_under_its_users_id(
+    deployed: Settings, engine: Engine, peer: Peer
+) -> None:
+    settings = of(deployed, VICTIM)
+    credential = await issued(deployed, Kind.CONTAINER, "box-7", tenant=VICTIM, instance="batch-1")
+    site = dataclasses.replace(settings, nats_credentials=credential.text, nats_keys=None)
+    async with Instance.local("batch-1", workflow="batch", settings=site) as instance:
+        await instance.register({})
+        assert (await peer.get("batch-1")).worker == "box-7"
+        await instance.completed(None)
+    with pytest.raises(CredentialRefused):
+        async with Instance.local("batch-2", workflow="batch", settings=site) as other:
+            await other.register({})
