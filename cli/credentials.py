@@ -73,7 +73,7 @@ async def _create(
     file = Path(out or f"{settings.tenant}-{check_id(name or user, 'name of a file')}.creds")
     if out != STDOUT and file.exists():
         raise typer.BadParameter(f"{file} exists; it is not overwritten", param_hint="--out")
-    credential = await obtain(settings, _operator(settings), kind=kind, user=user, expires_in=life, name=name)
+    credential = await obtain(settings, _operator(settings), kind=kind, user=user, expires_in=life, name=name or user)
     if out == STDOUT:
         sys.stdout.write(credential.text)
         return
@@ -82,7 +82,8 @@ async def _create(
         output.print_json(
             {
                 "public_key": credential.public_key, "tenant": settings.tenant, "kind": kind, "user": user,
-                "name": name, "file": str(file), "expires_at": output.rfc3339(credential.expires_at * 1_000_000),
+                "name": name or user, "file": str(file),
+                "expires_at": output.rfc3339(credential.expires_at * 1_000_000),
             }
         )  # fmt: skip
     else:
@@ -93,7 +94,9 @@ async def _create(
 
 @app.command("list")
 def list_credentials(
-    everything: Annotated[bool, typer.Option("--all", help="Those that expired or were revoked, too.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what processes had issued for themselves, expired and revoked ones.")
+    ] = False,
     tenant: Tenant = None,
     as_json: AsJson = False,
 ) -> None:

@@ -40,7 +40,7 @@ _LOCK: Final = "SELECT consumers FROM tenants WHERE tenant = $1 FOR UPDATE"
 _SET_CONSUMERS: Final = "UPDATE tenants SET consumers = $2 WHERE tenant = $1"
 _ALL: Final = "SELECT tenant FROM tenants ORDER BY tenant"
 _REVOKED: Final = """
-SELECT public_key, revoked_at FROM credentials WHERE tenant = $1 AND revoked_at IS NOT NULL AND expires_at > $2
+SELECT public_key, expires_at FROM credentials WHERE tenant = $1 AND revoked_at IS NOT NULL AND expires_at > $2
 """
 
 
@@ -98,7 +98,8 @@ class Accounts:
             if after != before:
                 await connection.execute(_SET_CONSUMERS, tenant, msgspec.json.encode(sorted(after)))
             rows = await connection.fetch(_REVOKED, tenant, now)
-            revocations = {row["public_key"]: -(-row["revoked_at"] // 1_000_000) for row in rows}
+            # all that was ever issued for such a key, whatever the clocks of engines: it has one credential only
+            revocations = {row["public_key"]: -(-row["expires_at"] // 1_000_000) for row in rows}
             jwt = self._ring.tenant_jwt(
                 self._deployment, tenant, consumers=sorted(after), revocations=revocations
             )  # fmt: skip

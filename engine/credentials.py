@@ -11,6 +11,7 @@ container's is revoked when its claim has ended.
 import asyncio
 import base64
 import binascii
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Final, assert_never
@@ -49,6 +50,7 @@ MAX_LISTED: Final = 1_000
 MAX_ENDED: Final = 10_000  # claims whose credentials wait to be revoked; beyond, expiry has to do
 REVOKE_EVERY_SECONDS: Final = 1.0  # an account is told its revocations at most this often
 KEPT_SECONDS: Final = 30 * 24 * 3600  # rows of what has expired
+FORGET_EVERY_SECONDS: Final = 3600.0
 _NAME_LENGTH: Final = 128
 
 _COLUMNS: Final = "public_key, tenant, kind, user_id, name, instance, issued_by, issued_at, expires_at, revoked_at"
@@ -64,7 +66,8 @@ _IS_TAKEN: Final = """
 SELECT EXISTS (SELECT FROM credentials WHERE tenant = $1 AND user_id = $2 AND revoked_at IS NULL AND expires_at > $3)
 """
 _LIST: Final = f"""
-SELECT {_COLUMNS} FROM credentials WHERE tenant = $1 AND ($2 OR (revoked_at IS NULL AND expires_at > $3))
+SELECT {_COLUMNS} FROM credentials
+WHERE tenant = $1 AND ($2 OR (name IS NOT NULL AND revoked_at IS NULL AND expires_at > $3))
 ORDER BY issued_at DESC LIMIT $4
 """
 _REVOKE: Final = """
@@ -155,7 +158,9 @@ class Credentials:
     async def run(self) -> None:
         """Revoke what containers leave behind, and forget what has expired long ago."""
         while True:
-            await self._some_ended.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FORGET_EVERY_SECONDS):
+                    await self._some_ended.wait()
             await asyncio.sleep(REVOKE_EVERY_SECONDS)
             self._some_ended.clear()
             ended, self._ended = self._ended, set()

@@ -45,7 +45,8 @@ class Renew(_Order, frozen=True, kw_only=True, tag="renew"):
 
 
 class ListIssued(_Order, frozen=True, kw_only=True, tag="list"):
-    """The tenant's credentials that are neither expired nor revoked, or all that are known."""
+    """The tenant's credentials with a name that are neither expired nor revoked; or all that are known, those too that
+    processes had issued for themselves."""
 
     all: bool = False
 
