@@ -5,6 +5,7 @@ import typer
 from . import (
     audit,
     control,
+    credentials,
     forks,
     image_build,
     images,
@@ -54,6 +55,7 @@ app.add_typer(schedules.app, name="schedule")
 images.app.command("test")(image_build.try_image)
 images.app.command("build")(image_build.build)
 app.add_typer(images.app, name="image")
+app.add_typer(credentials.app, name="credential")
 audit.app.command("export")(retention.export)
 audit.app.command("archive")(retention.archive)
 app.add_typer(audit.app, name="audit")

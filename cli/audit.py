@@ -98,12 +98,13 @@ async def database(size: int = 1) -> "AsyncIterator[Pool[Any]]":
     """A pool of the deployment's database."""
     import asyncpg
 
+    from runtara.infra.login import tls_of
     from runtara.infra.postgres import open_pool
 
     settings = settings_for()
     url, deployment = settings.require_database_url(), settings.deployment
     try:
-        async with await open_pool(url, deployment, size=size, patience=None) as pool:
+        async with await open_pool(url, deployment, size=size, patience=None, tls=tls_of(settings)) as pool:
             yield pool
     except asyncpg.UndefinedTableError as exc:
         hint = "set RUNTARA_DEPLOYMENT to one that is there, or run `runtara migrate`"

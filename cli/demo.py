@@ -161,10 +161,11 @@ async def _prove(
 
 
 async def _verify(settings: Settings) -> tuple[bool, int]:
+    from runtara.infra.login import tls_of
     from runtara.infra.postgres import open_pool
     from runtara.projections.audit import verify
 
-    pool = await open_pool(settings.require_database_url(), settings.deployment, size=1)
+    pool = await open_pool(settings.require_database_url(), settings.deployment, size=1, tls=tls_of(settings))
     async with pool, pool.acquire() as connection:
         verdict = await verify(connection)
     return verdict.is_clean, verdict.events

@@ -12,6 +12,8 @@ import typer
 from runtara.protocol.errors import (
     BadInput,
     ChildTooDeep,
+    CredentialNotFound,
+    CredentialRefused,
     ExecutionFailed,
     HistoryTooLarge,
     IllegalTransition,
@@ -46,6 +48,7 @@ _CODES: Final[tuple[tuple[type[RuntaraError], int], ...]] = (
     (ScheduleConflict, CONFLICT),
     (ImageNotFound, NOT_FOUND),
     (ImageInUse, CONFLICT),
+    (CredentialNotFound, NOT_FOUND),
     (IllegalTransition, CONFLICT),
     (StartConflict, CONFLICT),
     (ChildTooDeep, CONFLICT),
@@ -54,6 +57,7 @@ _CODES: Final[tuple[tuple[type[RuntaraError], int], ...]] = (
     (ExecutionFailed, FAILED),
     (BadInput, USAGE),
     (NotAllowed, UNREACHABLE),
+    (CredentialRefused, UNREACHABLE),
     (Unavailable, UNREACHABLE),
 )
 

@@ -10,10 +10,12 @@ from typing import Annotated, Final
 import typer
 
 from runtara.infra import discovery
+from runtara.infra.credentials.files import write_private
 from runtara.infra.lifetime import Service, run_until_stopped
 from runtara.infra.logs import configure
 from runtara.infra.processes import ProcessId
 from runtara.infra.settings import Settings
+from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import DataInUse, ExtraMissing, InvalidTarget
 
 from . import exits, output
@@ -22,6 +24,9 @@ from .platform import LocalPlatform
 
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Where data are kept (.runtara/data).")]
 DEMO_ORDERS: Final = 1_000
+CLIENT: Final = "dev"
+CLIENT_FILE: Final = "dev.creds"
+CLIENT_SECONDS: Final = 365 * 24 * 3600.0  # every start of `dev` makes a new one
 
 
 def dev(
@@ -68,11 +73,15 @@ class _Dev(Service):
     async def open(self) -> None:
         await self.enter(self._platform)
         settings = self._platform.settings
+        file = await self._client_credential(settings)
         record = discovery.DevRecord(
             process=ProcessId.current(),
             nats_url=settings.require_nats_url(),
             nats_user=settings.nats_user,
             nats_password=settings.nats_password,
+            nats_credentials=settings.nats_credentials if file is None else str(file),
+            nats_client=None if file is None else CLIENT,
+            nats_keys=settings.nats_keys,
             database_url=settings.require_database_url(),
             deployment=settings.deployment,
             tenant=settings.tenant,
@@ -80,6 +89,20 @@ class _Dev(Service):
         )
         discovery.write(record, Path.cwd())
         self.on_close(self._remove)
+
+    async def _client_credential(self, settings: Settings) -> Path | None:
+        """The file with which everybody in this directory is a client of the tenant; None without operator mode."""
+        from runtara.sdk.credentials import obtain, operator
+
+        asker = operator(settings)
+        if asker is None:
+            return None
+        credential = await obtain(
+            settings, asker, kind=Kind.CLIENT, user=CLIENT, expires_in=CLIENT_SECONDS, name="runtara dev"
+        )
+        file = discovery.make_folder(Path.cwd()) / CLIENT_FILE
+        write_private(file, credential.text)
+        return file.absolute()
 
     async def _remove(self) -> None:
         discovery.remove(Path.cwd())

@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 
-from runtara.infra.bus import Bus
 from runtara.infra.lifetime import Service, run_until_stopped
 from runtara.infra.logs import configure
 from runtara.infra.settings import Settings
-from runtara.protocol.ids import new_token
 
 from . import exits
 from .options import Tenant, settings_for
@@ -39,11 +37,12 @@ def engine(
 
 
 async def _engine(settings: Settings, accept_journal_loss: bool, child: bool) -> None:
+    from runtara.engine.accounts import connect_platform
     from runtara.engine.recovery import adopt_journals
     from runtara.engine.service import Engine
 
     if accept_journal_loss:
-        async with await connect(settings) as bus:
+        async with await connect_platform(settings, name="runtara engine") as bus:
             for partition in await adopt_journals(settings, bus):
                 sys.stderr.write(f"accepted the loss of the journal of partition {partition}\n")
     await _serve(Engine(settings), "ready engine", child=child)
@@ -86,23 +85,14 @@ def migrate() -> None:
     settings = _configured()
 
     async def go() -> None:
+        from runtara.engine.accounts import connect_platform
         from runtara.engine.setup import create_deployment
 
-        async with await connect(settings) as bus:
+        async with await connect_platform(settings, name="runtara migrate") as bus:
             deployment = await create_deployment(settings, bus)
         sys.stdout.write(f"deployment {settings.deployment} ({deployment}) is ready\n")
 
     exits.run(go())
-
-
-async def connect(settings: Settings) -> Bus:
-    return await Bus.connect(
-        settings.require_nats_url(),
-        name="runtara command line",
-        inbox=f"_INBOX.{settings.tenant}.cli-{new_token(8)}",
-        user=settings.nats_user,
-        password=settings.nats_password,
-    )
 
 
 def _configured(tenant: str | None = None) -> Settings:

@@ -12,7 +12,6 @@ from runtara.infra.lifetime import Service
 from runtara.infra.settings import Settings
 
 from .children import Part
-from .parts import connect
 
 
 class LocalPlatform(Service):
@@ -50,13 +49,13 @@ class LocalPlatform(Service):
         self.settings = dataclasses.replace(
             self.settings,
             nats_url=servers.nats_url,
-            nats_user=servers.nats_user,
-            nats_password=servers.nats_password,
+            nats_keys=str(servers.nats_keys),
             database_url=servers.database_url,
         )
 
     async def _create(self) -> None:
+        from runtara.engine.accounts import connect_platform
         from runtara.engine.setup import create_deployment
 
-        async with await connect(self.settings) as bus:
+        async with await connect_platform(self.settings, name="runtara dev") as bus:
             await create_deployment(self.settings, bus)

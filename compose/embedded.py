@@ -1,6 +1,6 @@
 """NATS and Postgres as children of this process, under one data folder: `dev`, `demo`, `run` and the tests use it.
 
-Both keep real fsync, generated passwords, and ports that were chosen free once. Invariant: whoever is inside
+Both keep real fsync, generated keys and passwords, and ports that were chosen free once. Invariant: whoever is inside
 `async with EmbeddedServers(data)` is the only process that is.
 """
 
@@ -8,11 +8,13 @@ import asyncio
 import errno
 from pathlib import Path
 
+from runtara.infra.credentials.keyring import FILE
 from runtara.infra.lifetime import Service
 from runtara.protocol.errors import ServerFailed
 
 from . import installation, nats_server, postgres_server
 from .installation import Installation
+from .nats_log import Violations
 from .supervisor import Server, end_leftover, note_of
 
 
@@ -25,6 +27,7 @@ class EmbeddedServers(Service):
 
     nats: Server
     postgres: Server
+    violations: Violations
     _installation: Installation
 
     def __init__(self, data: Path, *, supervise: bool = True) -> None:
@@ -47,7 +50,9 @@ class EmbeddedServers(Service):
             await end_leftover(note_of(self._data / server.FOLDER), server.STOP_SIGNAL)
         self._installation = installation.load(self._data)
         self.nats = Server(nats_server.prepare(self._data, self._installation), supervise=self._supervise)
+        self.violations = Violations(self.nats.spec.log)
         await self.enter(self.nats)
+        self.spawn(self.violations.run(), "violations")
         spec = await postgres_server.prepare(self._data, self._installation)
         self.postgres = await self.enter(Server(spec, supervise=self._supervise))
         await asyncio.gather(self.nats.wait_up(), self.postgres.wait_up())
@@ -57,12 +62,9 @@ class EmbeddedServers(Service):
         return self._installation.nats_url
 
     @property
-    def nats_user(self) -> str:
-        return self._installation.nats_user
-
-    @property
-    def nats_password(self) -> str:
-        return self._installation.nats_password
+    def nats_keys(self) -> Path:
+        """The keys with which an engine keeps the server's accounts."""
+        return nats_server.keys_folder(self._data) / FILE
 
     @property
     def database_url(self) -> str:

@@ -7,7 +7,6 @@ owner only; no mode of a folder that we did not make is changed.
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import random
 import secrets
@@ -30,21 +29,14 @@ _FILE: Final = "servers.json"
 _LOCK: Final = "lock"
 
 
-class Installation(msgspec.Struct, frozen=True, kw_only=True):
+class Installation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What was drawn when the folder was made. Kept in `servers.json`."""
 
     nats_name: str
     nats_port: int
-    nats_user: str = "runtara"
-    nats_password: str
     postgres_port: int
     postgres_user: str = "runtara"
     postgres_password: str
-
-    @property
-    def nats_system_password(self) -> str:
-        """Of the user who may ask the server about itself."""
-        return hashlib.sha256(f"system {self.nats_password}".encode()).hexdigest()
 
     @property
     def nats_url(self) -> str:
@@ -103,8 +95,12 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _read(file: Path) -> Installation:
+    content = file.read_bytes()
+    if b'"nats_password"' in content:
+        reason = f"{file.parent} was made by a version that knew no accounts; choose another folder with --data"
+        raise ServerFailed(server="NATS", reason=reason)
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Installation)
+        return msgspec.json.decode(content, type=Installation)
     except msgspec.MsgspecError as error:
         raise ServerFailed(server="servers", reason=f"{file} is damaged: {error}") from error
 
@@ -116,7 +112,6 @@ def _draw() -> Installation:
     return Installation(
         nats_name=f"runtara-{secrets.token_hex(8)}",
         nats_port=nats_port,
-        nats_password=secrets.token_urlsafe(24),
         postgres_port=postgres_port,
         postgres_password=secrets.token_urlsafe(24),
     )

@@ -1,4 +1,4 @@
-"""The embedded NATS server: JetStream with an fsync before every acknowledgement, on loopback, behind a password.
+"""The embedded NATS server: JetStream with an fsync before every acknowledgement, on loopback, in operator mode.
 
 A stream whose file could not be written (a full disk, m: nats-server 2.15.1) keeps what it has, takes nothing more and
 does not answer publishers, until the server is restarted; the server's health, which only its system account may ask
@@ -16,6 +16,10 @@ from typing import Final
 import msgspec
 
 from runtara.infra.bus import Bus
+from runtara.infra.credentials.keyring import KeyRing
+from runtara.infra.credentials.kinds import platform_inbox
+from runtara.infra.login import MintedLogin
+from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import RuntaraError
 from runtara.protocol.limits import MAX_PAYLOAD_BYTES
 
@@ -25,9 +29,10 @@ from .installation import LOOPBACK, Installation, write_private
 from .supervisor import ServerSpec
 
 FOLDER: Final = "nats"
+KEYS_FOLDER: Final = "keys"  # beside the server's own: it needs none of them
 STOP_SIGNAL: Final = signal.SIGTERM
 _PROBE_SECONDS: Final = 1.0
-_SYSTEM_USER: Final = "system"
+_SUPERVISOR: Final = "supervisor"
 _HEALTH: Final = "$SYS.REQ.SERVER.PING.HEALTHZ"
 _NEEDS_A_RESTART: Final = re.compile(r"write error")
 
@@ -40,18 +45,24 @@ class HealthReply(msgspec.Struct, frozen=True):
     data: Health = Health()
 
 
+def keys_folder(data: Path) -> Path:
+    return data / KEYS_FOLDER
+
+
 def prepare(data: Path, installation: Installation) -> ServerSpec:
-    """Write the server's configuration and say how to run it."""
+    """Write the server's configuration, with keys drawn now if there are none, and say how to run it."""
     folder = data / FOLDER
-    folder.mkdir(mode=0o700, exist_ok=True)
+    for made in (folder, keys_folder(data)):
+        made.mkdir(mode=0o700, exist_ok=True)
+    ring = KeyRing.load_or_create(keys_folder(data))
     configuration = folder / "nats.conf"
-    write_private(configuration, configure(installation, store=folder / "store").encode())
+    write_private(configuration, configure(installation, ring, folder=folder).encode())
 
     async def is_ready() -> bool:
         return await _answers(installation)
 
     async def ails() -> str | None:
-        return await _write_error(installation)
+        return await _write_error(installation, ring)
 
     return ServerSpec(
         name="NATS",
@@ -64,21 +75,16 @@ def prepare(data: Path, installation: Installation) -> ServerSpec:
     )
 
 
-def configure(installation: Installation, *, store: Path) -> str:
+def configure(installation: Installation, ring: KeyRing, *, folder: Path) -> str:
     """The text of `nats.conf`."""
     return f"""\
 # written by runtara at every start
 server_name: {installation.nats_name}
 listen: {json.dumps(f"{LOOPBACK}:{installation.nats_port}")}
 max_payload: {MAX_PAYLOAD_BYTES}
-authorization {{ users: [
-  {{ user: {json.dumps(installation.nats_user)}, password: {json.dumps(installation.nats_password)} }}
-] }}
-accounts {{ $SYS: {{ users: [
-  {{ user: {_SYSTEM_USER}, password: {json.dumps(installation.nats_system_password)} }}
-] }} }}
+{ring.configuration(folder / "accounts")}
 jetstream {{
-  store_dir: {json.dumps(str(store))}
+  store_dir: {json.dumps(str(folder / "store"))}
   sync_interval: always  # an acknowledged record is on the disk
   max_file_store: 1PB  # the disk is the limit; streams have their own
 }}
@@ -100,12 +106,12 @@ async def _answers(installation: Installation) -> bool:
     return greeting.startswith(b"INFO ") and installation.nats_name.encode() in greeting
 
 
-async def _write_error(installation: Installation) -> str | None:
+async def _write_error(installation: Installation, ring: KeyRing) -> str | None:
     """What keeps a stream from being written until the server is restarted, in the server's words."""
     try:
         bus = await Bus.connect(
-            installation.nats_url, name="runtara supervisor", inbox="_INBOX.supervisor", user=_SYSTEM_USER,
-            password=installation.nats_system_password,
+            installation.nats_url, name="runtara supervisor", inbox=platform_inbox(Kind.SYSTEM, _SUPERVISOR),
+            login=MintedLogin(lambda: ring.mint(Kind.SYSTEM, "system", _SUPERVISOR)),
         )  # fmt: skip
         async with bus:
             answer = await bus.request(_HEALTH, b"", timeout=_PROBE_SECONDS)

@@ -1,8 +1,8 @@
 """The API: what clients, workers and the console ask, as a NATS micro service.
 
 Invariants: handlers only start a task in a bounded group, since the micro framework runs them one after another;
-answers are in our own envelope; an unexpected error becomes `InternalError` with an id, and its text stays in our log;
-the tenant is the subject's.
+answers are in our own envelope, over the connection that may publish nothing but answers and hints; an unexpected error
+becomes `InternalError` with an id, and its text stays in our log; the tenant is the subject's.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from nats.micro.service import EndpointConfig, Service, ServiceConfig
 from runtara.infra.logs import logger
 from runtara.infra.postgres import CONNECTION_ERRORS
 from runtara.protocol.errors import (
+    CredentialRefused,
     InternalError,
     Malformed,
     PlatformUnreachable,
@@ -99,6 +100,7 @@ class Api:
             "images": self._images,
             "register_image": self._register_image,
             "forget_image": self._forget_image,
+            "credential": self._credential,
         }
 
     def _instance_verbs(self) -> dict[str, Handler]:
@@ -108,6 +110,7 @@ class Api:
             "memos": self._memos,
             "position": self._position,
             "fork": self._fork,
+            "credential": self._credential,
         }
 
     async def _add(self, name: str, subject: str, handler: Handler) -> None:
@@ -125,7 +128,7 @@ class Api:
         try:
             reply = await self._reply(request, handler)
             if request._msg.reply:
-                await self._platform.bus.publish(request._msg.reply, _encode(reply))
+                await self._platform.voice.publish(request._msg.reply, _encode(reply))
         finally:
             self._free.release()
 
@@ -171,6 +174,13 @@ class Api:
                 raise Malformed(reason="an image comes from the registry of images, not from a worker")
         consumers = await self._platform.registry.register(tenant, request.worker, request.workflows)
         return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream)
+
+    async def _credential(self, tenant: str, instance: str | None, data: bytes) -> object:
+        """Who asks is read off the request, so a container may come by its own instance's subject."""
+        credentials = self._platform.credentials
+        if credentials is None:
+            raise CredentialRefused(reason="this deployment's NATS server is not in operator mode")
+        return await credentials.answer(tenant, data)
 
     async def _list(self, tenant: str, instance: str | None, data: bytes) -> object:
         async with self._platform.pool.acquire() as connection:

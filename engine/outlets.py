@@ -35,7 +35,7 @@ from .dispatch import Answers, Mouth, RunDue, RunQueue, Starters, withdraw
 from .fold import Fold
 from .fold_values import ClaimDue
 from .histories import Histories
-from .lifecycle import ControlDue, Effects, effects
+from .lifecycle import ControlDue, Effects, State, effects
 from .log import Ownership
 from .outbox import OutboxSender
 from .platform import Platform
@@ -46,6 +46,7 @@ log = logger("outlets")
 SETTLE_SECONDS: Final = 1.0
 SETTLE_LOOK_SECONDS: Final = 0.005
 SUPERSEDED_EVERY_SECONDS: Final = 1.0  # to one worker, however many stale reports it sends
+BY_INSTANCE: Final = "i."  # how the source of a claim begins that a container or a script made (`lifecycle.claims`)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -177,9 +178,17 @@ class Outlets:
             withdrawn.append(self._run_subject(after, now.purge))
         if new.status.is_terminal and (old is None or not old.status.is_terminal):
             self._say_done(after, answers)
+        if old is not None and old.claim is not None and old.claim.source.startswith(BY_INSTANCE):
+            self._claim_may_have_ended(after.tenant, old.claim.worker, new)
         self.control(after)
         if self.watch is not None:
             self.watch.changed(before, after)
+
+    def _claim_may_have_ended(self, tenant: str, worker: str, after: State) -> None:
+        """What spoke for one instance alone has nothing more to say once its claim is over."""
+        credentials = self._platform.credentials
+        if credentials is not None and (after.claim is None or after.claim.worker != worker):
+            credentials.claim_ended(tenant, worker)
 
     def _run_subject(self, row: InstanceRow, attempt: int) -> str:
         state = row.state

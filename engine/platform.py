@@ -7,6 +7,7 @@ from runtara.infra.bus import Bus
 from runtara.infra.settings import Settings
 from runtara.protocol.subjects import Subjects
 
+from .credentials import Credentials
 from .images import Images
 from .registry import Registry
 from .sharing import Sharing
@@ -14,7 +15,10 @@ from .streams import StreamConfig, journal_config
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True):
-    """`voice` is the second connection, which may publish nothing but inboxes, control, done and committed."""
+    """`voice` is the second connection, which may publish nothing but inboxes, control, done and committed.
+
+    `credentials` is None where the NATS server is not in operator mode: then everybody shares one account.
+    """
 
     bus: Bus
     voice: Bus
@@ -24,6 +28,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     registry: Registry
     images: Images
     sharing: Sharing
+    credentials: Credentials | None
     deployment_id: str
     partitions: int
 

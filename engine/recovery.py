@@ -14,6 +14,7 @@ from typing import Final
 import asyncpg
 
 from runtara.infra.bus import Bus
+from runtara.infra.login import tls_of
 from runtara.infra.logs import logger
 from runtara.infra.postgres import open_pool
 from runtara.infra.settings import Settings
@@ -48,7 +49,7 @@ async def adopt_journals(settings: Settings, bus: Bus) -> list[int]:
     """
     token = secrets.token_hex(16)
     async with (
-        await open_pool(settings.require_database_url(), settings.deployment, size=1) as pool,
+        await open_pool(settings.require_database_url(), settings.deployment, size=1, tls=tls_of(settings)) as pool,
         pool.acquire() as connection,
     ):
         deployment = await connection.fetchrow("SELECT id, partitions FROM deployment")

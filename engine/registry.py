@@ -23,6 +23,7 @@ from runtara.protocol.messages import Registration, WorkflowView
 from runtara.protocol.records import Options, WorkflowForgotten, WorkflowRegistered
 from runtara.protocol.subjects import Subjects
 
+from .accounts import Accounts
 from .workflows import WorkflowId, nearest
 
 log = logger("registry")
@@ -51,8 +52,18 @@ WORKERS_KEPT_SECONDS: Final = 7 * 24 * 3600
 
 
 class Registry:
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", bus: Bus, subjects: Subjects, partitions: int) -> None:
+    """`accounts` are told what each tenant may pull from; None where the server has no account for each tenant."""
+
+    def __init__(
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        bus: Bus,
+        subjects: Subjects,
+        partitions: int,
+        accounts: Accounts | None = None,
+    ) -> None:
         self._pool = pool
+        self._accounts = accounts
         self._bus = bus
         self._subjects = subjects
         self._partitions = partitions
@@ -70,6 +81,8 @@ class Registry:
         kind = workflows[0].kind if workflows else ""
         await self._pool.execute(_UPSERT_WORKER, tenant, worker, kind, names, now)
         consumers = {r.workflow: await self._consumer(tenant, r) for r in workflows}
+        if self._accounts is not None:
+            await self._accounts.ensure(tenant, consumers.values())
         await self.tell_all(frames)
         return consumers
 

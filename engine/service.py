@@ -1,24 +1,31 @@
 """An engine: the loops of all partitions and the API, on one set of connections. Any number of them share the work."""
 
+from pathlib import Path
+
 from runtara.infra.bus import Bus
+from runtara.infra.credentials.keyring import KeyRing
+from runtara.infra.credentials.kinds import platform_inbox
 from runtara.infra.lifetime import Service
+from runtara.infra.login import platform_login, tls_of
 from runtara.infra.logs import logger
-from runtara.infra.postgres import is_migrated, open_pool
+from runtara.infra.postgres import Pool, is_migrated, open_pool
 from runtara.infra.settings import Settings
+from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import StreamMissing
 from runtara.protocol.ids import new_token
 from runtara.protocol.subjects import Subjects
 
+from .accounts import Accounts, connect_system
 from .api import Api
+from .credentials import Credentials
 from .images import Images
 from .partition import PartitionLoop
 from .platform import Platform
+from .refused_logins import RefusedLogins
 from .registry import Registry
 from .sharing import Sharing
 
 log = logger("engine")
-
-VOICE_USER = "engine"
 
 
 class Engine(Service):
@@ -45,12 +52,17 @@ class Engine(Service):
     async def _platform(self) -> Platform:
         settings = self._settings
         subjects = Subjects(settings.deployment)
-        bus = await self.enter(await self._connect("engine"))
-        voice = await self.enter(await self._connect("engine voice"))
         deployment_id, partitions = await _deployment(settings)
         size = settings.database_connections + partitions  # a tenure keeps one for itself
-        pool = await self.enter(await open_pool(settings.require_database_url(), settings.deployment, size=size))
-        registry = Registry(pool, bus, subjects, partitions)
+        pool = await self.enter(
+            await open_pool(
+                settings.require_database_url(), settings.deployment, size=size, tls=tls_of(settings)
+            )
+        )  # fmt: skip
+        accounts, credentials = await self._credentials(pool, partitions)
+        bus = await self._connect(Kind.ENGINE, "engine")
+        voice = await self._connect(Kind.ANSWERING, "engine voice")
+        registry = Registry(pool, bus, subjects, partitions, accounts)
         return Platform(
             bus=bus,
             voice=voice,
@@ -60,26 +72,50 @@ class Engine(Service):
             sharing=Sharing(pool, bus),
             registry=registry,
             images=Images(pool, registry),
+            credentials=credentials,
             deployment_id=deployment_id,
             partitions=partitions,
         )
 
-    async def _connect(self, name: str) -> Bus:
+    async def _credentials(self, pool: Pool, partitions: int) -> tuple[Accounts | None, Credentials | None]:
+        """The server's accounts, told and kept by us, and the credentials in them; None without operator mode."""
         settings = self._settings
+        if settings.nats_keys is None:
+            log.warning(
+                "instances_not_isolated",
+                reason="NATS is used without operator mode, so all tenants, workers and containers share one account: "
+                "whoever can connect can act as anybody. Set RUNTARA_NATS_KEYS (see `runtara credential init`)",
+            )
+            return None, None
+        ring = KeyRing.load(Path(settings.nats_keys))
+        bus = await self.enter(await connect_system(settings, ring, name="engine accounts"))
+        bus.on_refused.append(self.fail)
+        accounts = Accounts(ring, settings.deployment, bus, pool)
+        self.refused_logins = RefusedLogins(settings.deployment)
+        await self.refused_logins.watch(bus)
+        await accounts.tell_platform()
+        credentials = Credentials(ring, accounts, pool, settings.deployment, partitions)
+        self.spawn(accounts.run(), "accounts")
+        self.spawn(credentials.run(), "credentials")
+        return accounts, credentials
+
+    async def _connect(self, kind: Kind, name: str) -> Bus:
+        settings, user = self._settings, new_token(8)
         bus = await Bus.connect(
             settings.require_nats_url(),
             name=name,
-            inbox=f"_INBOX.{VOICE_USER}.{new_token(8)}",
-            user=settings.nats_user,
-            password=settings.nats_password,
+            inbox=platform_inbox(kind, user),
+            login=platform_login(settings, kind, user),
+            tls=tls_of(settings),
         )
         bus.on_refused.append(self.fail)
-        return bus
+        return await self.enter(bus)
 
 
 async def _deployment(settings: Settings) -> tuple[str, int]:
     """Its identity and how many partitions it has. Raises `StreamMissing` if it was never made."""
-    async with await open_pool(settings.require_database_url(), settings.deployment, size=1) as pool:
+    database_url, tls = settings.require_database_url(), tls_of(settings)
+    async with await open_pool(database_url, settings.deployment, size=1, tls=tls) as pool:
         row = await pool.fetchrow("SELECT id, partitions FROM deployment") if await is_migrated(pool) else None
     if row is None:
         raise StreamMissing(stream=Subjects(settings.deployment).journal_stream(0))

@@ -6,6 +6,7 @@ import time
 import asyncpg
 
 from runtara.infra.bus import Bus
+from runtara.infra.login import tls_of
 from runtara.infra.logs import logger
 from runtara.infra.postgres import migrate, open_pool
 from runtara.infra.settings import Settings
@@ -28,10 +29,10 @@ async def create_deployment(settings: Settings, bus: Bus) -> str:
 
     Raises `JournalMismatch` where a stream is missing that the database has read from, or belongs to somebody else.
     """
-    database_url = settings.require_database_url()
-    await migrate(database_url, settings.deployment)
+    database_url, tls = settings.require_database_url(), tls_of(settings)
+    await migrate(database_url, settings.deployment, tls=tls)
     async with (
-        await open_pool(database_url, settings.deployment, size=2) as pool,
+        await open_pool(database_url, settings.deployment, size=2, tls=tls) as pool,
         pool.acquire() as connection,
         connection.transaction(),
     ):

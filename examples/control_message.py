@@ -19,23 +19,21 @@ from zlib import crc32
 import nats
 from nats.aio.client import Client
 
-CLIENT = "by-hand"
-
 
 async def send(type: str, instance: str, fields: dict[str, Any]) -> dict[str, Any]:
     """Put a command into the journal, and wait for what the engine answers once it has committed it."""
     dev = json.loads(Path(".runtara/dev.json").read_text())
-    deployment, tenant = dev["deployment"], dev["tenant"]
-    inbox = f"_INBOX.{tenant}.{CLIENT}"  # answers go to the tenant's inboxes only
+    deployment, tenant, client = dev["deployment"], dev["tenant"], dev["nats_client"]
+    inbox = f"_INBOX.{tenant}.{client}"  # this client's credential may hear answers there only
     connection = await nats.connect(
-        dev["nats_url"], user=dev.get("nats_user"), password=dev.get("nats_password"), inbox_prefix=inbox.encode()
+        dev["nats_url"], user_credentials=dev["nats_credentials"], inbox_prefix=inbox.encode()
     )
     try:
         partition = crc32(f"{tenant}/{instance}".encode()) % await partitions(connection, deployment, tenant)
         answers = await connection.subscribe(f"{inbox}.answers")
         command = {"type": type, "id": uuid.uuid4().hex, "instance": instance, "reply": f"{inbox}.answers", **fields}
         frame = json.dumps([command]).encode()
-        subject = f"{deployment}.commands.{partition}.{tenant}.{CLIENT}"
+        subject = f"{deployment}.commands.{partition}.{tenant}.{client}"
         stored = await connection.jetstream().publish(subject, frame)  # it is on the disk when this returns
         print(f"{stored.stream} has it at {stored.seq}", file=sys.stderr)
         [answer] = json.loads((await answers.next_msg(timeout=10)).data)  # one for each command of a commit

@@ -7,6 +7,7 @@ messages are counted, never silent.
 """
 
 import asyncio
+import contextlib
 import itertools
 import re
 import ssl
@@ -32,6 +33,8 @@ from runtara.protocol.errors import (
 )
 from runtara.protocol.messages import Reply
 
+from .freshness import Freshness
+from .login import Login
 from .logs import logger
 from .nats_client import BAD_LOGIN, Handler, OurClient
 
@@ -40,6 +43,7 @@ log = logger("bus")
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
 RECONNECT_WAIT_SECONDS: Final = 0.1  # nats-py takes fractions, whatever its annotation says
+CLOSE_SECONDS: Final = 2.0  # a server that does not answer a TLS farewell would keep us for half a minute
 PENDING_BYTES: Final = 32 * 1024 * 1024  # of one connection's outgoing buffer while it reconnects
 VIOLATION_MEMORY_SECONDS: Final = 30.0
 REFUSED_LOGIN_SECONDS: Final = 60.0  # of reconnecting; a server may come back before its users do
@@ -104,7 +108,8 @@ class LoginRefused(NotAllowed):
 
     template = (
         "the NATS server at {subject} does not accept this credential: {reason}; "
-        "it may have expired or been changed: see RUNTARA_NATS_USER and RUNTARA_NATS_PASSWORD"
+        "it may have expired, been revoked or been changed: see RUNTARA_NATS_CREDENTIALS, or RUNTARA_NATS_USER and "
+        "RUNTARA_NATS_PASSWORD"
     )
     subject: str
     reason: str
@@ -126,6 +131,7 @@ class Bus:
         self._answer_prefix = f"{inbox}.{_nuid(client)}."
         self._violations: dict[str, float] = {}
         self._bad_login: tuple[float, str] | None = None  # since when, and what the server says
+        self._freshness = Freshness(None, self.reconnect)
         self._refused: LoginRefused | None = None
         self._server = ""
         self._closer: asyncio.Task[None] | None = None
@@ -139,8 +145,7 @@ class Bus:
         *,
         name: str,
         inbox: str,
-        user: str | None = None,
-        password: str | None = None,
+        login: Login | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> "Bus":
         """Connect, or raise after some seconds: `PlatformUnreachable`, or `LoginRefused` if a server answers and does
@@ -148,10 +153,9 @@ class Bus:
         options: dict[str, object] = {"name": name, "inbox_prefix": inbox.encode()}
         if tls is not None:
             options["tls"] = tls
-        if user is not None:
-            options |= {"user": user, "password": password}
         bus = cls(OurClient(), inbox)
-        await bus._connect(url, options)
+        bus._freshness = Freshness(login, bus.reconnect)
+        await bus._connect(url, options | bus._freshness.options())
         return bus
 
     async def _connect(self, url: str, options: dict[str, object]) -> None:
@@ -184,6 +188,8 @@ class Bus:
             reason = f"cannot connect to NATS at {self._server}: {exc or 'no answer'}"
             raise PlatformUnreachable(reason=reason) from exc
         self._connected.set()
+        self._freshness.watch()
+        client.comes_again = self._freshness.is_renewed
         self._answers = await client.listen(f"{self._answer_prefix}*", self._on_answer)
 
     async def __aenter__(self) -> "Bus":
@@ -195,6 +201,7 @@ class Bus:
     async def close(self) -> None:
         """Send what is buffered and close; waits at most two seconds for a server that does not answer."""
         self._closing = True
+        self._freshness.stop()
         self._fail_pending("the connection was closed")
         if self.nats.is_connected:
             try:
@@ -221,6 +228,13 @@ class Bus:
         """
         for _ in range(2):
             await self.nats.flush(timeout=int(CONNECT_TIMEOUT_SECONDS))
+
+    async def reconnect(self) -> None:
+        """Leave and come back at once, as the login now says; what is under way is sent first, and again if need be."""
+        if self.nats.is_connected and not self._closing:
+            with contextlib.suppress(TimeoutError, nats.errors.Error):
+                await self.flush()
+            await self.nats.force_reconnect()
 
     def new_inbox(self) -> str:
         """A subject of our own, never used before."""
@@ -348,6 +362,7 @@ class Bus:
     async def _on_reconnected(self) -> None:
         self._bad_login = None
         self._connected.set()
+        self._freshness.watch()
         log.info("nats_reconnected")
         for callback in self.on_reconnect:
             callback()
@@ -358,7 +373,7 @@ class Bus:
         if self._bad_login is None:
             log.warning("login_refused", reason=reason)
             self._bad_login = (now, reason)
-        elif now - self._bad_login[0] > REFUSED_LOGIN_SECONDS:
+        if self._freshness.is_expired() or now - self._bad_login[0] > REFUSED_LOGIN_SECONDS:
             self._give_up(reason)
             self._closer = asyncio.create_task(_close_quietly(self.nats))  # of a task that it cancels: not in here
 
@@ -410,6 +425,8 @@ def _plain(url: str) -> str:
 
 async def _close_quietly(client: OurClient) -> None:
     try:
-        await client.close()
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()
     except Exception:
         log.debug("nats_close_failed", exc_info=True)
+        client.abort()

@@ -21,12 +21,16 @@ _OWNER_ONLY: Final = 0o600
 
 
 class DevRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A running `dev`: who it is and how to reach its platform. Addresses carry no passwords but the database's."""
+    """A running `dev`: who it is and how to reach its platform. Addresses carry no passwords but the database's;
+    credentials and keys are in files of their own."""
 
     process: ProcessId
     nats_url: str
     nats_user: str | None = None
     nats_password: str | None = None
+    nats_credentials: str | None = None  # of a client of the default tenant, a file
+    nats_client: str | None = None  # the client's id that its subjects and inboxes have
+    nats_keys: str | None = None  # of the platform: whoever runs it may have credentials of any tenant
     database_url: str | None = None
     deployment: str | None = None
     tenant: str | None = None

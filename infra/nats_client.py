@@ -5,7 +5,8 @@ for each one that leaves (its flusher); on the hot path that costs more than the
 wait is called where the message is read, and what was published in one turn of the event loop leaves in one write.
 
 Errors: it closes the connection for good on almost anything that the server says. A server that has to close a
-connection does so by itself, and then the client reconnects; here only a refused login is left to it. And it closes
+connection does so by itself, and then the client reconnects; here only a refused login is left to it, unless it has
+been renewed meanwhile. And it closes
 the socket of such a login.
 
 Invariants: messages of a subscription are handed out in order; commands leave in the order of the calls, whichever way
@@ -30,6 +31,7 @@ log = logger("bus")
 
 Handler = Callable[[Msg], Awaitable[None] | None]
 BAD_LOGIN: Final = re.compile(r"authorization violation|authentication (expired|revoked)", re.IGNORECASE)
+EXPIRED_LOGIN: Final = re.compile(r"authentication expired", re.IGNORECASE)
 _ITS_OWN: Final = re.compile(r"permissions violation|stale connection", re.IGNORECASE)  # what nats-py treats well
 HIGH_WATER_BYTES: Final = 1024 * 1024  # waiting to be written, and in the socket's buffer: above, publishers wait
 
@@ -41,6 +43,7 @@ class OurClient(Client):
         super().__init__()
         self._direct: dict[int, Handler] = {}
         self._is_write_due = False
+        self.comes_again: Callable[[], bool] = lambda: False  # whether a login that expired has been renewed
 
     async def listen(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """Call `handler` for each message, in order; what it raises is logged.
@@ -84,6 +87,12 @@ class OurClient(Client):
         pending, self._pending, self._pending_data_size = self._pending, [], 0
         self._transport.writelines(pending)
 
+    def abort(self) -> None:
+        """Drop the socket, whatever is under way."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
     def _buffered_bytes(self) -> int:
         """What the socket has not taken yet. (A web socket's is not known; nats-py bounds it itself.)"""
         writer = getattr(self._transport, "_io_writer", None)
@@ -106,7 +115,9 @@ class OurClient(Client):
         await super()._connect_to_server(s)
 
     async def _process_err(self, err_msg: str) -> None:
-        if BAD_LOGIN.search(err_msg) or _ITS_OWN.search(err_msg):
+        if EXPIRED_LOGIN.search(err_msg) and self.is_connected and self.comes_again():
+            await self._process_op_err(nats.errors.Error(f"nats: {err_msg}"))
+        elif BAD_LOGIN.search(err_msg) or _ITS_OWN.search(err_msg):
             await super()._process_err(err_msg)
         else:
             await self._error_cb(nats.errors.Error(f"nats: {err_msg}"))

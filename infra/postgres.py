@@ -6,6 +6,7 @@ deployment's schema as its search path and asks for `synchronous_commit = on`, w
 
 import asyncio
 import os
+import ssl
 from pathlib import Path
 from typing import Final
 
@@ -30,15 +31,21 @@ PgConnection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 
 async def open_pool(
-    database_url: str, deployment: str, *, size: int = 8, patience: float | None = COMMAND_TIMEOUT_SECONDS
+    database_url: str,
+    deployment: str,
+    *,
+    size: int = 8,
+    patience: float | None = COMMAND_TIMEOUT_SECONDS,
+    tls: ssl.SSLContext | None = None,
 ) -> "Pool[asyncpg.Record]":
     """A pool of at most `size` connections. Raises `PlatformUnreachable` if the server cannot be reached.
 
-    `patience`: seconds that a statement may take; None for those that go through a whole log.
+    `patience`: seconds that a statement may take; None for those that go through a whole log. `tls`: with it the
+    connection is encrypted and the server's certificate checked, whatever the address says of `sslmode`.
     """
     try:
         pool = asyncpg.create_pool(
-            database_url,
+            _dsn(database_url),
             min_size=1,
             max_size=size,
             timeout=CONNECT_TIMEOUT_SECONDS,
@@ -47,6 +54,7 @@ async def open_pool(
             server_settings=_session(deployment),
             init=_prepare,
             reset=_keep,
+            ssl=tls,  # with None, asyncpg reads `sslmode` and its files off the address
         )
         return await pool
     except (*CONNECTION_ERRORS, asyncpg.PostgresError) as exc:
@@ -94,10 +102,13 @@ def _session(deployment: str) -> dict[str, str]:
     }
 
 
-async def migrate(database_url: str, deployment: str) -> None:
+async def migrate(database_url: str, deployment: str, *, tls: ssl.SSLContext | None = None) -> None:
     """Bring the deployment's schema to this version. Safe to call from several processes: they take turns."""
-    url = make_url(database_url).set(drivername="postgresql+asyncpg")
-    engine = create_async_engine(url, poolclass=NullPool)
+
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(_dsn(database_url), timeout=CONNECT_TIMEOUT_SECONDS, ssl=tls)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_upgrade, check_id(deployment, "deployment"))
@@ -124,6 +135,11 @@ def _upgrade(connection: Connection, deployment: str) -> None:
 
 async def is_migrated(pool: "Pool[asyncpg.Record]") -> bool:
     return bool(await pool.fetchval("SELECT to_regclass('deployment') IS NOT NULL"))
+
+
+def _dsn(database_url: str) -> str:
+    """As asyncpg reads it; SQLAlchemy's form names the driver too."""
+    return database_url.replace("postgresql+asyncpg://", "postgresql://", 1)
 
 
 def _plain(database_url: str) -> str:

@@ -3,8 +3,8 @@
 Invariants: `events` is the truth: it is only ever appended to, and what leaves it goes into an archive first and stays
 provable by `retired` and `retired_hashes`. `instances` and `timers` are functions of it. The others say what the log
 belongs to, who may write it, which engines live, what is still to be sent, what each partition was told of workflows,
-who hosts them or what image runs them, what was refused, and what schedules are to start: that is configuration, and in
-no log.
+who hosts them or what image runs them, what was refused, which tenants have an account, and which credentials were
+issued. What schedules are to start is configuration, and in no log.
 Times are integer microseconds since 1970 (`bigint`): they are hashed, compared and copied, never computed on in SQL.
 `data` is `json`, never `jsonb`: the hash needs the bytes as they came.
 """
@@ -253,4 +253,31 @@ schedules: Final = Table(
     Column("updated_by", Text),
     Index("ix_schedules_due", "partition", "next_due", postgresql_where=text("NOT paused")),
     Index("ix_schedules_sent", "partition", postgresql_where=text("sent <> '{}'")),
+)
+
+# Tenants whose account the server was given. Whoever changes one holds its row until the server has the change.
+tenants: Final = Table(
+    "tenants",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("consumers", JSONB, nullable=False),  # names of those of its run requests: it may pull from these
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# Credentials that were issued to tenants: what can be listed and revoked. Private keys are nowhere.
+credentials: Final = Table(
+    "credentials",
+    metadata,
+    Column("public_key", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("name", Text),
+    Column("instance", Text),
+    Column("issued_by", Text, nullable=False),  # kind and user of whoever asked for it
+    Column("issued_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    Index("ix_credentials_user", "tenant", "user_id"),
+    Index("ix_credentials_expiry", "tenant", "expires_at"),
 )

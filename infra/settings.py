@@ -26,6 +26,7 @@ from . import discovery
 PREFIX: Final = "RUNTARA_"
 _DEPLOYMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _NATS_SCHEMES: Final = frozenset({"nats", "tls", "ws", "wss"})
+_LOGINS: Final = frozenset({"nats_user", "nats_password", "nats_credentials", "nats_keys"})
 _POSTGRES_SCHEMES: Final = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -49,6 +50,23 @@ class Settings:
     )
     nats_user: str | None = _setting(None, "User at the NATS server.")
     nats_password: str | None = _setting(None, "Password at the NATS server.", secret=True)
+    nats_credentials: str | None = _setting(
+        None,
+        "Credential for the NATS server: a `.creds` file (`runtara credential create` writes one), or what it holds.",
+        secret=True,
+    )
+    nats_keys: str | None = _setting(
+        None,
+        "The deployment's signing keys, a file or its folder (`runtara credential init`): with them engines keep an "
+        "account for each tenant. Engines and `migrate` need it, and whoever issues credentials; nobody else.",
+    )
+    tls_ca: str | None = _setting(
+        None, "Certificates of the authorities (PEM) that vouch for NATS and Postgres; the system's unless given."
+    )
+    tls_certificate: str | None = _setting(
+        None, "Certificate (PEM) by which this process is known to NATS and Postgres."
+    )
+    tls_key: str | None = _setting(None, "Key (PEM) of that certificate, if it is in a file of its own.")
     database_url: str | None = _setting(
         None,
         "Address of the Postgres database, `postgresql://user:password@host:port/name`. Only engines need it.",
@@ -118,8 +136,8 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         directory = Path.cwd() if directory is None else directory
-        values = _from_dev(directory) | _from_environ(environ) | _given(flags or {})
-        return cls(**values)
+        given = _from_environ(environ) | _given(flags or {})
+        return cls(**(_from_dev(directory, given) | given))
 
     def to_environ(self) -> dict[str, str]:
         """The variables that give a child process these settings (those that differ from the defaults)."""
@@ -161,11 +179,14 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     return {name: _parse(name, text, hints[name]) for name, text in texts.items() if text}
 
 
-def _from_dev(directory: Path) -> dict[str, Any]:
+def _from_dev(directory: Path, given: Mapping[str, object]) -> dict[str, Any]:
+    """What `dev` says; its logins only for its own server, and only if no other login is given."""
     record = discovery.read(directory)
     if record is None or not record.is_live():
         return {}
     names = {field.name for field in dataclasses.fields(Settings)}
+    if given.keys() & {"nats_url", "nats_user", "nats_credentials", "nats_keys"}:
+        names -= _LOGINS
     return _given({name: getattr(record, name) for name in record.__struct_fields__ if name in names})
 
 

@@ -12,6 +12,7 @@
     │   ├── ScheduleConflict, ScheduleNotFound
     │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
     │   ├── ImageNotFound, ImageInUse, ImageFailed
+    │   ├── CredentialRefused, CredentialNotFound
     │   └── TooManySignals, ChildTooDeep
     ├── Unavailable                 try again later; says what is not reachable
     │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed, DockerUnreachable
@@ -314,6 +315,16 @@ class NotAllowed(Refused):
     template = "the server refused {action} on {subject!r}: this credential has no right to it"
     action: str
     subject: str
+
+
+class CredentialRefused(Refused):
+    template = "no credential: {reason}"
+    reason: str
+
+
+class CredentialNotFound(Refused):
+    template = "tenant {tenant} has no such credential that is still good; see `runtara credential list --all`"
+    tenant: str
 
 
 class DataInUse(Refused):

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from runtara.infra.logs import logger
+from runtara.infra.settings import PREFIX, Settings
 from runtara.protocol.limits import MAX_REASON_LENGTH
 from runtara.sdk.link import READY, REPLACE
 
@@ -180,6 +181,7 @@ def worker_command(targets: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "runtara.sdk.run", *targets]
 
 
-def worker_environ(given: dict[str, str]) -> dict[str, str]:
-    """Our own environment, with the settings `given`."""
-    return {**os.environ, **given}
+def worker_environ(settings: Settings) -> dict[str, str]:
+    """Our own environment with `settings`, which alone say what the process knows of logins."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(f"{PREFIX}NATS_")}
+    return {**inherited, **settings.to_environ()}

@@ -12,10 +12,12 @@ from runtara.infra.lifetime import Service
 from runtara.infra.logs import logger
 from runtara.infra.settings import Settings
 from runtara.infra.writer import JournalWriter
+from runtara.protocol.credentials import Kind
 from runtara.protocol.frames import encode_record
 from runtara.protocol.ids import new_token
 from runtara.protocol.records import Exited
 from runtara.sdk.connection import Connection
+from runtara.sdk.credentials import own_user
 
 from .child import Ended
 
@@ -28,7 +30,7 @@ class Exits(Service):
     """The journal voice of one runner."""
 
     def __init__(self, settings: Settings) -> None:
-        self.id = f"r-{new_token()}"
+        self.id = own_user(settings, Kind.RUNNER) or f"r-{new_token()}"
         super().__init__(f"exits {self.id}")
         self._settings = settings
         self._queue: asyncio.Queue[Ended] = asyncio.Queue()
@@ -50,7 +52,7 @@ class Exits(Service):
 
     async def _run(self) -> None:
         connection = await Connection.open(
-            self._settings, user=self.id, name=f"runtara runner {self.id}", patience=None
+            self._settings, kind=Kind.RUNNER, user=self.id, name=f"runtara runner {self.id}", patience=None
         )
         async with connection:
             subjects, tenant = connection.subjects, connection.tenant

@@ -3,10 +3,16 @@
 This only wires: `Supervisor` keeps the processes, `Exits` speaks for them, `watch` says when sources changed.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from runtara.infra.lifetime import Service
+from runtara.infra.login import CredentialLogin
 from runtara.infra.settings import Settings
+from runtara.protocol.credentials import Kind
+from runtara.protocol.ids import new_token
+from runtara.sdk.connection import retried
+from runtara.sdk.credentials import Need, login_for
 from runtara.sdk.discovery import watched_folders
 
 from .child import Child, worker_command, worker_environ
@@ -41,10 +47,19 @@ class Pool(Service):
         exits = await self.enter(Exits(self._settings))
         self._supervisor = Supervisor(
             worker_command(self._targets),
-            worker_environ(self._settings.to_environ()),
+            self._environ,
             processes=self._processes,
             grace=self._settings.drain_seconds,
             on_ended=exits.tell,
             reloads=changes(folders) if self._reload else None,
         )
         await self.enter(self._supervisor)
+
+    async def _environ(self) -> dict[str, str]:
+        """Of the next worker process: with a credential of its own, and nothing of ours that could get it another."""
+        settings = self._settings
+        need = Need(kind=Kind.WORKER, user=f"w-{new_token()}")
+        login, _ = await retried(None, lambda: login_for(settings, need))
+        if isinstance(login, CredentialLogin) and login.credential.holder is not None:
+            settings = dataclasses.replace(settings, nats_credentials=login.credential.text, nats_keys=None)
+        return worker_environ(settings)

@@ -7,7 +7,7 @@ at once, and that is no failure; on the way out every process is asked to drain,
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -53,12 +53,15 @@ class Backoff(msgspec.Struct):
 
 
 class Supervisor(Service):
-    """Runs `processes` copies of `command`. `on_ended` is told of every end; `reloads` says when to replace them."""
+    """Runs `processes` copies of `command`. `on_ended` is told of every end; `reloads` says when to replace them.
+
+    `environ` gives each process its own: a credential is one process's, for as long as that lives.
+    """
 
     def __init__(
         self,
         command: Sequence[str],
-        environ: dict[str, str],
+        environ: Callable[[], Awaitable[dict[str, str]]],
         *,
         processes: int,
         grace: float,
@@ -166,7 +169,7 @@ class Supervisor(Service):
             await asyncio.sleep(delay)
 
     async def _spawn(self) -> Child:
-        return await Child.spawn(self._command, self._environ, forward=self._forward)
+        return await Child.spawn(self._command, await self._environ(), forward=self._forward)
 
     async def _reload_on(self, reloads: AsyncIterator[list[str]]) -> None:
         async for files in reloads:

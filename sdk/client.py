@@ -19,6 +19,7 @@ import orjson
 from msgspec import Raw
 
 from runtara.infra.settings import Settings
+from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import (
     ResultTimeout,
     RuntaraError,
@@ -86,7 +87,11 @@ class Client:
     async def __aenter__(self) -> "Client":
         try:
             connection = await Connection.open(
-                self._settings, user=self._id, name=f"runtara {self._id}", patience=CONNECT_SECONDS
+                self._settings,
+                kind=Kind.CLIENT,
+                user=self._id,
+                name=f"runtara {self._id}",
+                patience=CONNECT_SECONDS,
             )
             self._connection = await self._stack.enter_async_context(connection)
             self._api: Api = connection

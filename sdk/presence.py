@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from runtara.infra.clock import JournalClock
 from runtara.infra.settings import Settings
 from runtara.infra.writer import JournalWriter
+from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import IllegalTransition, JournalLost, PlatformUnreachable, Refused, RuntaraError
 from runtara.protocol.frames import encode_record
 from runtara.protocol.ids import new_nonce, new_token
@@ -37,6 +38,7 @@ from runtara.protocol.records import Registered
 
 from .claims import with_all_memos
 from .connection import Connection, connect_bus
+from .credentials import own_user
 from .heartbeat import BEAT_SECONDS, Heartbeats, Pulse
 from .outcomes import Outcomes
 from .outlet import Commits, JournalOutlet
@@ -62,7 +64,7 @@ class Presence:
 
     def __init__(self, settings: Settings, instance: str, listener: Listener) -> None:
         self.id = instance
-        self.worker = f"s-{new_token()}"
+        self.worker = own_user(settings, Kind.CONTAINER) or f"s-{new_token()}"
         self.nonce = new_nonce()
         self.attempt = 0
         self.version = 0
@@ -112,7 +114,12 @@ class Presence:
 
     async def _open(self) -> None:
         connection = await Connection.open(
-            self._settings, user=self.worker, name=f"runtara {self.id}", patience=CONNECT_SECONDS
+            self._settings,
+            kind=Kind.CONTAINER,
+            user=self.worker,
+            name=f"runtara {self.id}",
+            patience=CONNECT_SECONDS,
+            instance=self.id,
         )
         self._connection = await self._stack.enter_async_context(connection)
         bus, subjects, tenant = connection.bus, connection.subjects, connection.tenant
@@ -137,7 +144,9 @@ class Presence:
     def _heartbeats(self, connection: Connection) -> Heartbeats:
         loop = asyncio.get_running_loop()
         return Heartbeats(
-            lambda: connect_bus(self._settings, user=f"{self.worker}-h", name=f"runtara {self.id} heartbeats"),
+            lambda: connect_bus(
+                self._settings, connection.login, inbox=connection.inbox, name=f"runtara {self.id} heartbeats"
+            ),
             connection.subjects.heartbeat(connection.tenant, self.worker),
             self._pulse,
             Heartbeat(worker=self.worker, kind=KIND, capacity=1),

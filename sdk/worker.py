@@ -25,6 +25,7 @@ from runtara.infra.logs import logger
 from runtara.infra.pull import ConsumerLost, PulledMsg, PullLoop
 from runtara.infra.settings import Settings
 from runtara.infra.writer import JournalWriter
+from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import RuntaraError, Unavailable
 from runtara.protocol.ids import new_token
 from runtara.protocol.limits import LEASE_SECONDS
@@ -40,6 +41,7 @@ from runtara.protocol.messages import (
 
 from .claims import Claims, with_all_memos
 from .connection import Connection, connect_bus
+from .credentials import own_user
 from .discovery import Code
 from .heartbeat import BEAT_SECONDS, Heartbeats, Pulse, Residence
 from .idle import IdleWatch
@@ -75,7 +77,7 @@ class Worker(Service):
         self, settings: Settings, code: Code, *, supervisor: int | None = None,
         on_overdue: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self.id = f"w-{new_token()}"
+        self.id = own_user(settings, Kind.WORKER) or f"w-{new_token()}"
         super().__init__(f"worker {self.id}")
         self._settings = settings
         self._code = code
@@ -118,7 +120,7 @@ class Worker(Service):
         self._stack.callback(self._link.close)
         settings = self._settings
         self._connection = await self.enter(
-            await Connection.open(settings, user=self.id, name=f"runtara {self.id}", patience=None)
+            await Connection.open(settings, kind=Kind.WORKER, user=self.id, name=f"runtara {self.id}", patience=None)
         )
         bus, subjects, tenant = self._connection.bus, self._connection.subjects, self._connection.tenant
         self._loop = asyncio.get_running_loop()
@@ -209,16 +211,18 @@ class Worker(Service):
         return [workflow.registration(code_version=version, kind=KIND) for workflow in self._workflows.values()]
 
     def _heartbeats(self) -> Heartbeats:
-        settings, subjects = self._settings, self._connection.subjects
+        settings, connection = self._settings, self._connection
         heartbeat = Heartbeat(worker=self.id, kind=KIND, code_version=self._code.version, capacity=settings.concurrency)
         return Heartbeats(
-            lambda: connect_bus(settings, user=f"{self.id}-h", name=f"runtara {self.id} heartbeats"),
-            subjects.heartbeat(self._connection.tenant, self.id),
+            lambda: connect_bus(
+                settings, connection.login, inbox=connection.inbox, name=f"runtara {self.id} heartbeats"
+            ),
+            connection.subjects.heartbeat(connection.tenant, self.id),
             self._pulse,
             heartbeat,
             on_failure=lambda error: self._loop.call_soon_threadsafe(self.fail, error),
             ear=Watchdog(
-                subjects.control(self._connection.tenant, self.id), self._pulse,
+                connection.subjects.control(connection.tenant, self.id), self._pulse,
                 hosts=self._hosts, blocker=self._blocker, on_blocked=self._be_replaced,
             ),
         )  # fmt: skip

@@ -31,8 +31,7 @@ def settings(servers: SessionServers, deployment: str) -> Iterator[Settings]:
     yield Settings(
         deployment=deployment,
         nats_url=servers.nats_url,
-        nats_user=servers.nats_user,
-        nats_password=servers.nats_password,
+        nats_keys=servers.nats_keys,
         database_url=servers.database_url,
         journal_max_bytes=_JOURNAL_BYTES,
     )

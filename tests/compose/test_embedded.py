@@ -12,19 +12,19 @@ import asyncpg
 import nats
 import psutil
 import pytest
-from nats.aio.client import Client
 
 from runtara.compose import supervisor
 from runtara.compose.embedded import EmbeddedServers
+from runtara.infra.bus import Bus
 from runtara.infra.processes import ProcessId
+from runtara.infra.settings import Settings
 from runtara.protocol.errors import DataInUse, ServerFailed
+from tests.support.platform import connect
 from tests.support.polling import eventually
 
 
-async def _connect(servers: EmbeddedServers) -> Client:
-    return await nats.connect(
-        servers.nats_url, user=servers.nats_user, password=servers.nats_password, allow_reconnect=False
-    )
+async def _connect(servers: EmbeddedServers) -> Bus:
+    return await connect(Settings(nats_url=servers.nats_url, nats_keys=str(servers.nats_keys)))
 
 
 async def _query(servers: EmbeddedServers, sql: str) -> object:
@@ -38,19 +38,27 @@ async def _query(servers: EmbeddedServers, sql: str) -> object:
 @pytest.mark.smoke
 async def test_what_was_acknowledged_is_there_after_a_restart_under_the_same_addresses(data: Path) -> None:
     async with EmbeddedServers(data) as servers:
-        addresses = servers.nats_url, servers.nats_password, servers.database_url
+        addresses = servers.nats_url, servers.nats_keys.read_text(), servers.database_url
         connection = await _connect(servers)
-        await connection.jetstream().add_stream(name="S", subjects=["s"])
-        await connection.jetstream().publish("s", b"kept")
+        await connection.nats.jetstream().add_stream(name="S", subjects=["s"])
+        await connection.nats.jetstream().publish("s", b"kept")
         await connection.close()
         await _query(servers, "CREATE TABLE t AS SELECT 42 AS x")
 
     async with EmbeddedServers(data) as servers:
-        assert (servers.nats_url, servers.nats_password, servers.database_url) == addresses
+        assert (servers.nats_url, servers.nats_keys.read_text(), servers.database_url) == addresses
         connection = await _connect(servers)
-        assert (await connection.jetstream().get_msg("S", 1)).data == b"kept"
+        assert (await connection.nats.jetstream().get_msg("S", 1)).data == b"kept"
         await connection.close()
         assert await _query(servers, "SELECT x FROM t") == 42
+
+
+async def test_a_folder_of_a_version_without_accounts_is_refused_with_the_reason(data: Path) -> None:
+    data.mkdir()
+    (data / "servers.json").write_text('{"nats_name": "n", "nats_port": 1, "nats_password": "x"}')
+    with pytest.raises(ServerFailed, match="knew no accounts; choose another folder"):
+        async with EmbeddedServers(data):
+            pass
 
 
 async def test_nothing_is_weakened(data: Path) -> None:
@@ -67,7 +75,7 @@ async def test_the_platforms_user_may_not_ask_the_server_about_itself_but_its_su
     async with EmbeddedServers(data) as servers:
         connection = await _connect(servers)
         with pytest.raises(nats.errors.NoRespondersError):
-            await connection.request("$SYS.REQ.SERVER.PING.HEALTHZ", b"")
+            await connection.nats.request("$SYS.REQ.SERVER.PING.HEALTHZ", b"")
         await connection.close()
         assert servers.nats.spec.ails is not None
         assert await servers.nats.spec.ails() is None

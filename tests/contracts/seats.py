@@ -12,12 +12,12 @@ from runtara.infra.writer import JournalWriter
 from runtara.protocol.messages import EventsReply, EventView, Registration
 from runtara.protocol.records import Checkpointed, Exited, Report, Start, Started
 from runtara.protocol.subjects import Channel, Source
-from runtara.sdk.connection import Connection, connect_bus
+from runtara.sdk.connection import Connection
 from runtara.sdk.outlet import Commits, JournalOutlet
 from runtara.sdk.ports import Outlet
 from runtara.sdk.testing import MemoryOutlet
 from tests.support.peer import connect_peer
-from tests.support.platform import deploy, running
+from tests.support.platform import connect, deploy, running
 from tests.support.polling import eventually
 
 R = TypeVar("R", bound=Report)
@@ -102,11 +102,11 @@ async def real_seat(settings: Settings) -> AsyncIterator[Seat]:
     async with (
         running(settings),
         connect_peer(settings) as peer,
-        await connect_bus(settings, user=WORKER, name="contract") as bus,
+        await connect(settings, user=WORKER) as bus,
     ):
         await peer.register("wf")
         held = await peer.started(INSTANCE, worker=WORKER)
-        connection = Connection(bus, settings, WORKER, 1)
+        connection = Connection(bus, settings, None, WORKER, 1)
         writer = JournalWriter(bus, lambda p: connection.subjects.worker_reports(p, TENANT, WORKER))
         commits = Commits(connection)
         await commits.open()

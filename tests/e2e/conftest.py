@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from runtara.engine.service import Engine
-from runtara.engine.setup import create_deployment
-from runtara.infra.bus import Bus
 from runtara.infra.settings import Settings
 from runtara.runner.pool import Pool
 from runtara.sdk.client import Client
+from tests.support.platform import deploy
 
 FLOWS = str(Path(__file__).with_name("flows.py"))
 
@@ -20,14 +19,7 @@ FLOWS = str(Path(__file__).with_name("flows.py"))
 @pytest.fixture
 async def deployed(settings: Settings) -> Settings:
     """The settings of a deployment that exists."""
-    async with await Bus.connect(
-        settings.require_nats_url(),
-        name="test",
-        inbox="_INBOX.test.migrate",
-        user=settings.nats_user,
-        password=settings.nats_password,
-    ) as bus:
-        await create_deployment(settings, bus)
+    await deploy(settings)
     return settings
 
 

@@ -42,8 +42,7 @@ async def site(own_servers: EmbeddedServers, deployment: str) -> Settings:
     settings = Settings(
         deployment=deployment,
         nats_url=own_servers.nats_url,
-        nats_user=own_servers.nats_user,
-        nats_password=own_servers.nats_password,
+        nats_keys=str(own_servers.nats_keys),
         database_url=own_servers.database_url,
         journal_max_bytes=64 * 1024 * 1024,
     )

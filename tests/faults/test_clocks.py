@@ -58,7 +58,10 @@ async def test_a_worker_whose_clock_is_wrong_waits_as_long_as_it_should_before_t
     await stack.enter_async_context(running(settings))
     exits = await stack.enter_async_context(Exits(settings))
     command = [sys.executable, SHIFTED, str(shift), "worker", FLOWS]
-    environ = worker_environ(settings.to_environ())
+
+    async def environ() -> dict[str, str]:
+        return worker_environ(settings)
+
     supervisor = Supervisor(command, environ, processes=1, grace=1, on_ended=exits.tell)
     await stack.enter_async_context(supervisor)
     client = await stack.enter_async_context(Client(settings))

@@ -37,14 +37,16 @@ async def nats(tmp_path: Path) -> AsyncIterator[OwnNats]:
 
 @pytest.fixture
 async def site(settings: Settings, nats: OwnNats) -> Settings:
-    site = dataclasses.replace(settings, nats_url=nats.url, nats_user="platform", nats_password="secret")
+    site = dataclasses.replace(
+        settings, nats_url=nats.url, nats_keys=None, nats_user="platform", nats_password="secret"
+    )
     await deploy(site)
     return site
 
 
 async def run_to_its_end(settings: Settings) -> Ended:
     """A worker process, from its start to the end that it finds by itself."""
-    child = await Child.spawn(worker_command([FLOWS]), worker_environ(settings.to_environ()))
+    child = await Child.spawn(worker_command([FLOWS]), worker_environ(settings))
     try:
         return await child.ended
     finally:

@@ -5,7 +5,6 @@ import logging
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
@@ -113,11 +112,8 @@ async def test_a_server_that_stands_still_makes_publishers_wait_and_loses_nothin
         received += 1
 
     async with EmbeddedServers(tmp_path / "data", supervise=False) as servers:
-        options: Any = {"user": servers.nats_user, "password": servers.nats_password, "inbox": "_INBOX.default.test"}
-        async with (
-            await Bus.connect(servers.nats_url, name="near", **options) as near,
-            await Bus.connect(servers.nats_url, name="far", **options) as far,
-        ):
+        settings = Settings(nats_url=servers.nats_url, nats_keys=str(servers.nats_keys))
+        async with await connect(settings, user="near") as near, await connect(settings, user="far") as far:
             await near.subscribe("short.way", count)
             await near.flush()
             servers.nats.kill(signal.SIGSTOP)

@@ -11,6 +11,7 @@ from runtara.engine.streams import create_stream, journal_config
 from runtara.infra import bus as bus_module
 from runtara.infra import writer as writer_module
 from runtara.infra.bus import Bus, LoginRefused, PayloadTooLarge, PublishRefused
+from runtara.infra.login import PasswordLogin
 from runtara.infra.refusals import MEANINGS, NeverStored, check_passes, meaning_of
 from runtara.infra.writer import JournalWriter
 from runtara.protocol.errors import NotAllowed, RuntaraError, StreamMissing
@@ -31,7 +32,8 @@ ONE_SUBJECT = """authorization { users: [
 
 @asynccontextmanager
 async def connected(url: str, *, user: str = "runtara") -> AsyncIterator[Bus]:
-    async with await Bus.connect(url, name="t", inbox="_INBOX.default.w1", user=user, password="secret") as bus:
+    login = PasswordLogin(user=user, password="secret")
+    async with await Bus.connect(url, name="t", inbox="_INBOX.default.w1", login=login) as bus:
         yield bus
 
 
@@ -169,8 +171,9 @@ async def test_a_login_that_is_refused_for_a_moment_only_delays_it(nats: OwnNats
 
 async def test_a_first_login_that_is_refused_says_so(nats: OwnNats, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bus_module, "CONNECT_TIMEOUT_SECONDS", 0.5)
-    with pytest.raises(LoginRefused, match="see RUNTARA_NATS_USER"):
-        await Bus.connect(nats.url, name="t", inbox="_INBOX.default.w1", user="runtara", password="wrong")
+    login = PasswordLogin(user="runtara", password="wrong")
+    with pytest.raises(LoginRefused, match="see RUNTARA_NATS_CREDENTIALS, or RUNTARA_NATS_USER"):
+        await Bus.connect(nats.url, name="t", inbox="_INBOX.default.w1", login=login)
 
 
 async def test_a_stream_that_stays_missing_ends_it(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,10 @@ DOUBLE = str(Path(__file__).with_name("worker_double.py"))
 DEADLINE_SECONDS = 10.0
 
 
+async def _environ() -> dict[str, str]:
+    return dict(os.environ)
+
+
 class Bench:
     """A supervisor of doubles, and what it said."""
 
@@ -25,7 +29,7 @@ class Bench:
         self.stderr = bytearray()
         self.supervisor = Supervisor(
             [sys.executable, DOUBLE, *words],
-            dict(os.environ),
+            _environ,
             processes=processes,
             grace=0.0,
             on_ended=self.ends.append,

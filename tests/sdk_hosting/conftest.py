@@ -11,7 +11,8 @@ from runtara.infra.bus import Bus
 from runtara.infra.settings import Settings
 from runtara.protocol.messages import Reply
 from runtara.protocol.subjects import Subjects
-from runtara.sdk.connection import Connection, connect_bus
+from runtara.sdk.connection import Connection
+from tests.support.platform import connect
 
 
 class Platform:
@@ -48,7 +49,7 @@ class Platform:
 
 @pytest.fixture
 async def platform(settings: Settings) -> AsyncIterator[Platform]:
-    async with await connect_bus(settings, user="engine", name="test engine") as bus:
+    async with await connect(settings, user="engine") as bus:
         subjects = Subjects(settings.deployment)
         config = journal_config(
             subjects, 0, deployment_id="test", max_bytes=settings.journal_max_bytes, replicas=settings.replicas
@@ -61,5 +62,5 @@ async def platform(settings: Settings) -> AsyncIterator[Platform]:
 
 @pytest.fixture
 async def connection(settings: Settings, platform: Platform) -> AsyncIterator[Connection]:
-    async with await connect_bus(settings, user="w-1", name="test worker") as bus:
-        yield Connection(bus, settings, "w-1", 1)
+    async with await connect(settings, user="w-1") as bus:
+        yield Connection(bus, settings, None, "w-1", 1)

@@ -6,8 +6,8 @@ import msgspec
 
 from runtara.infra.settings import Settings
 from runtara.protocol.messages import Heartbeat
-from runtara.sdk.connection import connect_bus
 from runtara.sdk.heartbeat import Heartbeats, Pulse
+from tests.support.platform import connect
 from tests.support.polling import eventually
 
 from .conftest import Platform
@@ -15,7 +15,7 @@ from .conftest import Platform
 
 def heartbeats(settings: Settings, pulse: Pulse) -> Heartbeats:
     return Heartbeats(
-        lambda: connect_bus(settings, user="w-1-h", name="test heartbeats"),
+        lambda: connect(settings, user="w-1-h"),
         f"{settings.deployment}.heartbeat.default.w-1",
         pulse,
         Heartbeat(worker="w-1", capacity=5),

@@ -10,9 +10,9 @@ from nats.aio.msg import Msg
 from runtara.infra.settings import Settings
 from runtara.protocol.messages import CancelControl, Control, Heartbeat, PauseControl, Superseded
 from runtara.sdk import watchdog as watchdog_module
-from runtara.sdk.connection import connect_bus
 from runtara.sdk.heartbeat import Heartbeats, Pulse, Residence
 from runtara.sdk.watchdog import SILENT_LOOKS, Attempt, Watchdog
+from tests.support.platform import connect
 
 from .conftest import Platform
 
@@ -120,7 +120,7 @@ async def test_the_heartbeats_thread_hears_what_the_blocked_loop_does_not(
     scene = Scene(blocker=("a", 1))
     scene.dog.subject = f"{settings.deployment}.control.default.w-1"
     beats = Heartbeats(
-        lambda: connect_bus(settings, user="w-1-h", name="test heartbeats"),
+        lambda: connect(settings, user="w-1-h"),
         f"{settings.deployment}.heartbeat.default.w-1", scene.pulse, Heartbeat(worker="w-1"),
         on_failure=lambda error: None, ear=scene.dog,
     )  # fmt: skip

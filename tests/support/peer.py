@@ -46,6 +46,7 @@ from runtara.protocol.records import (
 )
 from runtara.protocol.subjects import Subjects
 
+from .platform import connect
 from .polling import eventually
 
 T = TypeVar("T")
@@ -325,10 +326,7 @@ class Peer:
 @asynccontextmanager
 async def connect_peer(settings: Settings, *, tenant: str = "default") -> AsyncIterator[Peer]:
     """A peer with connections of its own; as many as asked for."""
-    bus = await Bus.connect(
-        settings.require_nats_url(), name="peer", inbox=f"_INBOX.{tenant}.peer-{secrets.token_hex(4)}",
-        user=settings.nats_user, password=settings.nats_password,
-    )  # fmt: skip
+    bus = await connect(settings, tenant=tenant, user=f"peer-{secrets.token_hex(4)}")
     async with bus, await open_pool(settings.require_database_url(), settings.deployment, size=3) as pool:
         peer = Peer(settings, bus, pool, tenant)
         await peer.open()

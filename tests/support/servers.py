@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
-import nats
-from nats.js.errors import NotFoundError
+import msgspec
 
 from runtara.compose.embedded import EmbeddedServers
+from runtara.compose.nats_log import Violations
+from runtara.infra.settings import Settings
+
+from .platform import connect
 
 T = TypeVar("T")
 
@@ -58,12 +61,13 @@ class SessionServers:
         return self._embedded.nats_url
 
     @property
-    def nats_user(self) -> str:
-        return self._embedded.nats_user
+    def nats_keys(self) -> str:
+        return str(self._embedded.nats_keys)
 
     @property
-    def nats_password(self) -> str:
-        return self._embedded.nats_password
+    def violations(self) -> Violations:
+        """What the NATS server's log says of forbidden publishes and subscriptions."""
+        return self._embedded.violations
 
     @property
     def database_url(self) -> str:
@@ -71,15 +75,11 @@ class SessionServers:
 
     async def forget(self, deployment: str) -> None:
         """Delete a deployment's streams and its schema: hundreds of tests share these servers."""
-        connection = await nats.connect(
-            self.nats_url, user=self.nats_user, password=self.nats_password, allow_reconnect=False
-        )
-        jetstream = connection.jetstream()
-        with contextlib.suppress(NotFoundError):
-            for info in await jetstream.streams_info():
-                if info.config.name and info.config.name.startswith(f"{deployment.upper()}-"):
-                    await jetstream.delete_stream(info.config.name)
-        await connection.close()
+        settings = Settings(deployment=deployment, nats_url=self.nats_url, nats_keys=self.nats_keys)
+        async with await connect(settings) as bus:
+            names = msgspec.json.decode(await bus.jetstream("STREAM.NAMES"))["streams"] or []
+            for name in names:
+                await bus.jetstream(f"STREAM.DELETE.{name}")
         database = await asyncpg.connect(self.database_url)
         await database.execute(f'DROP SCHEMA IF EXISTS "{deployment}" CASCADE')
         await database.close()
