@@ -50,6 +50,12 @@ class LocalPlatform(Service):
             self.settings,
             nats_url=servers.nats_url,
             nats_keys=str(servers.nats_keys),
+            nats_user=None,  # what is given for other servers is not for these
+            nats_password=None,
+            nats_credentials=None,
+            tls_ca=None,
+            tls_certificate=None,
+            tls_key=None,
             database_url=servers.database_url,
         )
 

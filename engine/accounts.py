@@ -39,6 +39,7 @@ _NEW: Final = "INSERT INTO tenants (tenant, consumers, created_at) VALUES ($1, '
 _LOCK: Final = "SELECT consumers FROM tenants WHERE tenant = $1 FOR UPDATE"
 _SET_CONSUMERS: Final = "UPDATE tenants SET consumers = $2 WHERE tenant = $1"
 _ALL: Final = "SELECT tenant FROM tenants ORDER BY tenant"
+_WITH_REVOKED: Final = "SELECT DISTINCT tenant FROM credentials WHERE revoked_at IS NOT NULL AND expires_at > $1"
 _REVOKED: Final = """
 SELECT public_key, expires_at FROM credentials WHERE tenant = $1 AND revoked_at IS NOT NULL AND expires_at > $2
 """
@@ -108,7 +109,7 @@ class Accounts:
         log.info("tenant_account_told", tenant=tenant, consumers=len(after), revocations=len(revocations))
 
     async def run(self) -> None:
-        """Whenever the server was away, tell it the accounts that it does not have any more."""
+        """At the start and whenever the server was away, tell it what it does not have (any more)."""
         self._lost.set()
         while True:
             await self._lost.wait()
@@ -131,6 +132,8 @@ class Accounts:
             if self._ring.tenant_account(self._deployment, tenant) not in there:
                 log.warning("tenant_account_lost", tenant=tenant)
                 await self.tell(tenant)
+        for row in await self._pool.fetch(_WITH_REVOKED, time.time_ns() // 1_000):
+            await self.tell(row["tenant"])  # an engine that died may have revoked, and not have told
 
     async def _tell(self, jwt: str) -> None:
         answer = msgspec.json.decode(await self._bus.request(_UPDATE, jwt.encode()), type=_Update)

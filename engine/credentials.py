@@ -99,7 +99,8 @@ class Credentials:
         self._deployment = deployment
         self._partitions = partitions
         self._ended: set[tuple[str, str]] = set()
-        self._some_ended = asyncio.Event()
+        self._untold: set[str] = set()  # tenants whose revocations are in the table, and perhaps not in the server
+        self._wanted = asyncio.Event()
         self.refused = 0
 
     async def issue(
@@ -145,39 +146,45 @@ class Credentials:
         rows = await self._pool.fetch(_REVOKE, tenant, _now_us(), public_key, user, name)
         revoked = [row["public_key"] for row in rows]
         if revoked:
-            await self._accounts.tell(tenant)
             log.info("credentials_revoked", tenant=tenant, public_keys=revoked)
+            self._untold.add(tenant)
+            self._wanted.set()  # should the server not be there now, `run` goes on
+            await self._tell_revoked()
         return revoked
 
     def claim_ended(self, tenant: str, worker: str) -> None:
         """The container that had this claim has nothing more to say. Never waits."""
         if len(self._ended) < MAX_ENDED:
             self._ended.add((tenant, worker))
-            self._some_ended.set()
+            self._wanted.set()
 
     async def run(self) -> None:
         """Revoke what containers leave behind, and forget what has expired long ago."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FORGET_EVERY_SECONDS):
-                    await self._some_ended.wait()
+                    await self._wanted.wait()
             await asyncio.sleep(REVOKE_EVERY_SECONDS)
-            self._some_ended.clear()
-            ended, self._ended = self._ended, set()
+            self._wanted.clear()
             try:
-                await self._revoke_ended(ended)
+                await self._revoke_ended()
+                await self._tell_revoked()
+                await self._pool.execute(_FORGET, _now_us() - KEPT_SECONDS * 1_000_000)
             except (RuntaraError, asyncpg.PostgresError, *CONNECTION_ERRORS) as exc:
-                log.warning("credentials_not_revoked", count=len(ended), reason=str(exc))
-                self._ended |= ended
-                self._some_ended.set()
+                log.warning("credentials_not_revoked", count=len(self._ended), reason=str(exc))
+                self._wanted.set()
 
-    async def _revoke_ended(self, ended: set[tuple[str, str]]) -> None:
-        now = _now_us()
+    async def _revoke_ended(self) -> None:
+        ended = set(self._ended)
         tenants, workers = [tenant for tenant, _ in ended], [worker for _, worker in ended]
-        changed = {row["tenant"] for row in await self._pool.fetch(_REVOKE_ENDED, tenants, workers, now)}
-        for tenant in sorted(changed):
+        for row in await self._pool.fetch(_REVOKE_ENDED, tenants, workers, _now_us()):
+            self._untold.add(row["tenant"])
+        self._ended -= ended
+
+    async def _tell_revoked(self) -> None:
+        for tenant in sorted(self._untold):
             await self._accounts.tell(tenant)
-        await self._pool.execute(_FORGET, now - KEPT_SECONDS * 1_000_000)
+            self._untold.discard(tenant)
 
     async def _asker(self, tenant: str, request: CredentialRequest) -> tuple[Claims, Holder]:
         """Who asks, proved by our signature of its credential and its own of the order."""
@@ -291,8 +298,10 @@ class Credentials:
         self, holder: Holder, public_key: str, *, expires_in: float | None, name: str | None, issued_by: str
     ) -> Issued:
         life = min(expires_in or LIFE_SECONDS[holder.kind], MAX_LIFE_SECONDS)
-        if life <= 0 or len(name or "") > _NAME_LENGTH:
-            raise CredentialRefused(reason=f"it needs a time to live above 0 and a name of at most {_NAME_LENGTH}")
+        if life <= 0:
+            raise CredentialRefused(reason="it would have expired already")
+        if name is not None and not (name.isprintable() and len(name) <= _NAME_LENGTH):
+            raise CredentialRefused(reason=f"a name is at most {_NAME_LENGTH} printable characters")
         await self._accounts.ensure(holder.tenant)
         now = _now_us()
         expires_at = now + round(life * 1_000_000)

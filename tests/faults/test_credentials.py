@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from runtara.infra.settings import Settings
-from runtara.protocol.errors import NotAllowed
+from runtara.protocol.credentials import Kind
+from runtara.protocol.errors import CredentialRefused, NotAllowed
 from runtara.runner.child import Child, Ended, worker_command, worker_environ
 from runtara.runner.pool import Pool
 from runtara.sdk.client import Client
+from runtara.sdk.connection import Connection
 from runtara.sdk.run import EXIT_UNREACHABLE
 from tests.support.nats import OwnNats, own_nats
 from tests.support.peer import connect_peer
@@ -89,3 +91,15 @@ async def test_a_worker_whose_login_is_refused_ends_with_the_reason(site: Settin
     assert ended.code == EXIT_UNREACHABLE
     assert "does not accept this credential" in ended.stderr
     assert "RUNTARA_NATS_USER" in ended.stderr
+
+
+async def test_an_engine_on_a_server_without_accounts_says_once_that_nobody_is_kept_apart(
+    site: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(site), Client(site) as client:
+        assert (await client.list()).instances == []
+        with pytest.raises(CredentialRefused, match="not in operator mode"):
+            await client._connection.call("credential", {}, dict)
+        async with await Connection.open(site, kind=Kind.RUNNER, user="r-1", name="runner", patience=5) as runner:
+            assert await runner.issue(kind=Kind.CONTAINER, user="box", instance="i-1") is None
+    assert [record.getMessage().split()[0] for record in caplog.records].count("instances_not_isolated") == 1

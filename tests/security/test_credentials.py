@@ -407,3 +407,17 @@ async def test_a_container_given_its_credential_speaks_under_its_users_id(
     with pytest.raises(CredentialRefused):
         async with Instance.local("batch-2", workflow="batch", settings=site) as other:
             await other.register({})
+
+
+async def test_a_revocation_that_the_server_could_not_be_told_is_told_by_the_next_engine(
+    deployed: Settings, peer: Peer
+) -> None:
+    """As after an engine that died between its row and its word."""
+    credential = await issued(deployed, Kind.CLIENT, "c-1")
+    ended: list[RuntaraError] = []
+    async with await connected(deployed, credential) as bus:
+        bus.on_refused.append(ended.append)
+        now = time.time_ns() // 1_000
+        await peer.pool.execute("UPDATE credentials SET revoked_at = $1 WHERE user_id = 'c-1'", now)
+        async with running(deployed):
+            await eventually(lambda: ended)
