@@ -117,8 +117,10 @@ class ContainerEngine:
                 with contextlib.suppress(TimeoutError):
                     await self._call(lambda api: api.wait(id, timeout=WAIT_SECONDS))
                 state = await self.state(id)
-            except EngineAway:
-                await asyncio.sleep(AWAY_SECONDS)
+            except (EngineAway, EngineRefused, TimeoutError) as exc:
+                if isinstance(exc, EngineRefused) and exc.status == 404:
+                    return None
+                await asyncio.sleep(AWAY_SECONDS)  # it may just be starting, too
                 continue
             if state is None or state.status not in ("running", "paused", "restarting"):
                 return state

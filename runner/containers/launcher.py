@@ -43,6 +43,7 @@ class DockerLauncher(Service):
         self._stack.callback(self._engine.close)
         self._networks = Networks(self._settings, self._engine)
         self._files = Files(self._settings, self._runner)
+        self._stack.callback(self._files.close)
 
     async def launch(self, order: Order) -> Launched:
         image = order.options.image

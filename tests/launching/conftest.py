@@ -99,11 +99,11 @@ class Containers:
 
     kind = "docker"
 
-    def __init__(self, settings: Settings, stack: AsyncExitStack, image: str) -> None:
+    def __init__(self, settings: Settings, stack: AsyncExitStack, image: str, api: Any) -> None:
         self.settings = settings
         self._stack = stack
         self.image = image
-        self.api = containers.engine()
+        self.api = api
 
     async def runner(
         self, *, memory: int | None = None, timeout: float | None = None, image: dict[str, Any] | None = None,
@@ -183,7 +183,7 @@ async def boxes(
     settings = replace(
         deployed, runner_name=deployed.deployment, bus_network=bus_network[0], nats_url_inside=network.url
     )
-    made = Containers(settings, stack, containers.build_image(FLOWS))
+    made = Containers(settings, stack, containers.build_image(FLOWS), docker_engine)
     try:
         yield made
         await stack.aclose()
