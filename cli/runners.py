@@ -70,8 +70,10 @@ def runner(
     child: Child = False,
 ) -> None:
     """Run a runner of a kind: it takes run requests and turns them into running code."""
-    if (kind is Kind.DOCKER) == bool(targets):
-        raise typer.BadParameter("kind docker takes no target, the others need one", param_hint="TARGET")
+    if kind is Kind.DOCKER and targets:
+        raise typer.BadParameter("kind docker takes none: register an image for the workflow", param_hint="TARGET")
+    if kind is not Kind.DOCKER and not targets:
+        raise typer.BadParameter(f"kind {kind} needs one", param_hint="TARGET")
     if kind is Kind.POOL:
         pool(targets or [], processes, False, tenant, child)
         return

@@ -64,7 +64,7 @@ class Files:
 
     def remove_all_but(self, names: Collection[str]) -> None:
         for folder in self._root.iterdir():
-            if not folder.name.startswith(tuple(names) or ("\0",)):
+            if not any(folder.name.startswith(name) for name in names):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
