@@ -14,6 +14,7 @@ from . import (
     local,
     parts,
     retention,
+    runners,
     schedules,
     workflows,
 )
@@ -33,7 +34,7 @@ app.command("run")(local.run)
 
 app.command("engine")(parts.engine)
 app.command("worker")(parts.worker)
-app.command("runner")(parts.runner)
+app.command("runner")(runners.runner)
 app.command("migrate")(parts.migrate)
 
 app.command("info")(info.info)

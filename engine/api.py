@@ -30,6 +30,7 @@ from runtara.protocol.errors import (
 )
 from runtara.protocol.ids import check_id
 from runtara.protocol.messages import (
+    ConsumersRequest,
     EventsRequest,
     ForgetImage,
     ForkRequest,
@@ -92,6 +93,7 @@ class Api:
         return {
             "info": self._info,
             "register": self._register,
+            "consumers": self._consumers,
             "list": self._list,
             "tail": self._tail,
             "workflows": self._workflows,
@@ -181,6 +183,13 @@ class Api:
         if credentials is None:
             raise CredentialRefused(reason="this deployment's NATS server is not in operator mode")
         return await credentials.answer(tenant, data)
+
+    async def _consumers(self, tenant: str, instance: str | None, data: bytes) -> RegisterReply:
+        request = _decode(data, ConsumersRequest)
+        check_id(request.runner, "runner")
+        check_id(request.kind, "kind")
+        consumers = await self._platform.registry.consumers(tenant, request.runner, request.kind)
+        return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream)
 
     async def _list(self, tenant: str, instance: str | None, data: bytes) -> object:
         async with self._platform.pool.acquire() as connection:

@@ -4,6 +4,9 @@ It prints one `ready` line to stdout once it takes work (a supervisor is told ov
 stderr, drains on SIGTERM and SIGINT. With `--check` it says what it would host, and exits. Exit codes: 0 drained, 2 a
 target cannot be loaded or a setting is wrong, 5 the platform ended it (no right, journal lost, …), 75 code in it did
 not end although it was told to (all else was handed over; start another), 1 anything else.
+
+Launched by a runner (`RUNTARA_INSTANCE` and `RUNTARA_ATTEMPT` are set) it hosts that one instance, and exits with 0 as
+soon as the attempt has ended, however it did, if that was told.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from runtara.protocol.errors import BadInput, InvalidTarget, Refused, Unavailabl
 from . import check
 from .discovery import Code, load
 from .overdue import EXIT_OVERDUE
+from .single import Single
 from .worker import Worker
 
 EXIT_FAILED: Final = 1
@@ -35,20 +39,46 @@ LAST_RESORT_SECONDS: Final = 10.0  # beyond what leaving may take: a supervisor,
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker until it is told to stop; returns the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        settings = Settings.load()
-        configure(settings.log_level, settings.log_format)
-        code = load(options.targets)
-    except InvalidTarget as exc:
-        _print_target_error(exc)
+    prepared = prepare(options.targets)
+    if prepared is None:
         return EXIT_USAGE
-    except BadInput as exc:
-        sys.stderr.write(f"error: {exc}\n")
-        return EXIT_USAGE
+    settings, code = prepared
     if options.check:
         check.write(check.check(code))
         return 0
-    return asyncio.run(_run(settings, code, options.link))
+    return host(settings, code, link=options.link)
+
+
+def prepare(targets: Sequence[str]) -> tuple[Settings, Code] | None:
+    """The settings of this process, its logs set up by them, and the code of `targets`; None if that was not possible,
+    which is said on stderr."""
+    try:
+        settings = Settings.load()
+        configure(settings.log_level, settings.log_format)
+        return settings, load(targets)
+    except InvalidTarget as exc:
+        _print_target_error(exc)
+    except BadInput as exc:
+        sys.stderr.write(f"error: {exc}\n")
+    return None
+
+
+def host(settings: Settings, code: Code, *, kind: str = "docker", link: int | None = None) -> int:
+    """Be a worker, or what a runner of `kind` launched for one instance; returns the exit code."""
+    is_launched = settings.instance is not None and settings.attempt is not None
+    return asyncio.run(_run_one(settings, code, kind) if is_launched else _run(settings, code, link))
+
+
+async def _run_one(settings: Settings, code: Code, kind: str) -> int:
+    """Until the attempt has ended. What does not end is ended by the runner."""
+    single = Single(settings, code, kind=kind)
+    try:
+        await run_until_stopped(single, until=single.ended)
+        single.check_told()
+    except (Unavailable, Refused) as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return EXIT_UNREACHABLE
+    return 0
 
 
 async def _run(settings: Settings, code: Code, link: int | None) -> int:

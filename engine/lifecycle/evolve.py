@@ -38,6 +38,7 @@ from runtara.protocol.events import (
     MemoCopied,
     PauseRequested,
     ProgressReported,
+    ResourcesUsed,
     SignalReceived,
     SleepStarted,
     StepFailed,
@@ -106,6 +107,8 @@ def _evolve(state: State, event: AnyEvent) -> State:
             return _recorded(state, event)
         case ProgressReported() | LogWritten():
             return state
+        case ResourcesUsed():
+            return replace(state, measured=event.attempt)
         case SleepStarted() | WaitStarted() | ChildRequested() | WaitResolved() | WaitAbandoned():
             return waits.evolve(state, event)
         case TimerFired() | SignalReceived() | ChildCompleted() | ChildFailed():
