@@ -2,7 +2,7 @@
 
 import typer
 
-from . import audit, control, instances, local, parts, retention, workflows
+from . import audit, control, instances, local, parts, retention, runners, workflows
 
 app = typer.Typer(
     name="runtara",
@@ -19,7 +19,7 @@ app.command("run")(local.run)
 
 app.command("engine")(parts.engine)
 app.command("worker")(parts.worker)
-app.command("runner")(parts.runner)
+app.command("runner")(runners.runner)
 app.command("migrate")(parts.migrate)
 
 app.command("start")(instances.start)

@@ -1,4 +1,4 @@
-"""The processes of a platform, each a command: engine, worker, runner; and `migrate`, which creates the deployment."""
+"""The processes of a platform, each a command: engine, worker; and `migrate`, which creates the deployment."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ def engine(
     child: Child = False,
 ) -> None:
     """Run an engine. Any number of them share the work."""
-    settings = _configured()
+    settings = configured()
     exits.run(_engine(settings, accept_journal_loss, child))
 
 
@@ -46,44 +46,31 @@ async def _engine(settings: Settings, accept_journal_loss: bool, child: bool) ->
         async with await connect(settings) as bus:
             for partition in await adopt_journals(settings, bus):
                 sys.stderr.write(f"accepted the loss of the journal of partition {partition}\n")
-    await _serve(Engine(settings), "ready engine", child=child)
+    await serve(Engine(settings), "ready engine", child=child)
 
 
 def worker(
     targets: Targets, processes: Processes = 1, reload: Reload = False, tenant: Tenant = None, child: Child = False
 ) -> None:
     """Host the workflows of TARGETs, in worker processes that are kept running."""
-    _pool(targets, processes, reload, tenant, child)
+    pool(targets, processes, reload, tenant, child)
 
 
-def runner(
-    targets: Targets,
-    kind: Annotated[str, typer.Option(metavar="KIND", help="How instances are run: pool.")] = "pool",
-    processes: Processes = 1,
-    tenant: Tenant = None,
-    child: Child = False,
-) -> None:
-    """Run a runner of a kind. The pool is the only kind so far: many instances in a process."""
-    if kind != "pool":
-        raise typer.BadParameter(f"{kind!r} is not built yet; use pool", param_hint="--kind")
-    _pool(targets, processes, False, tenant, child)
-
-
-def _pool(targets: list[str], processes: int, reload: bool, tenant: str | None, child: bool) -> None:
-    settings = _configured(tenant)
+def pool(targets: list[str], processes: int, reload: bool, tenant: str | None, child: bool) -> None:
+    settings = configured(tenant)
 
     async def go() -> None:
         from runtara.runner.pool import Pool
 
         pool = Pool(settings, targets, processes=processes, reload=reload)
-        await _serve(pool, f"ready worker {' '.join(targets)}", child=child)
+        await serve(pool, f"ready worker {' '.join(targets)}", child=child)
 
     exits.run(go())
 
 
 def migrate() -> None:
     """Bring the database's schema to this version and create the streams. Run it once, and after each upgrade."""
-    settings = _configured()
+    settings = configured()
 
     async def go() -> None:
         from runtara.engine.setup import create_deployment
@@ -105,13 +92,13 @@ async def connect(settings: Settings) -> Bus:
     )
 
 
-def _configured(tenant: str | None = None) -> Settings:
-    settings = settings_for(tenant)
+def configured(tenant: str | None = None, **flags: object) -> Settings:
+    settings = settings_for(tenant, **flags)
     configure(settings.log_level, settings.log_format)
     return settings
 
 
-async def _serve(service: Service, line: str, *, child: bool) -> None:
+async def serve(service: Service, line: str, *, child: bool) -> None:
     watch = asyncio.create_task(_end_with_parent()) if child else None
 
     def ready() -> None:

@@ -30,6 +30,7 @@ from runtara.protocol.errors import (
 )
 from runtara.protocol.ids import check_id
 from runtara.protocol.messages import (
+    ConsumersRequest,
     EventsRequest,
     Info,
     ListRequest,
@@ -85,6 +86,7 @@ class Api:
         return {
             "info": self._info,
             "register": self._register,
+            "consumers": self._consumers,
             "list": self._list,
             "tail": self._tail,
             "workflows": self._workflows,
@@ -152,6 +154,13 @@ class Api:
             check_id(registration.workflow, "workflow")
             check_id(registration.kind, "kind")
         consumers = await self._platform.registry.register(tenant, request.worker, request.workflows)
+        return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream)
+
+    async def _consumers(self, tenant: str, instance: str | None, data: bytes) -> RegisterReply:
+        request = _decode(data, ConsumersRequest)
+        check_id(request.runner, "runner")
+        check_id(request.kind, "kind")
+        consumers = await self._platform.registry.consumers(tenant, request.runner, request.kind)
         return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream)
 
     async def _list(self, tenant: str, instance: str | None, data: bytes) -> object:

@@ -268,8 +268,9 @@ class Fold:
         if known is None:
             hint = self.workflows.nearest(tenant, record.workflow)
             return record, UnknownWorkflow(workflow=record.workflow, hint=hint)
-        options = record.options or known.options
-        return msgspec.structs.replace(record, options=msgspec.structs.replace(options, runner=known.kind)), None
+        asked, registered = record.options or known.options, known.options
+        options = msgspec.structs.replace(asked, runner=known.kind, image=registered.image)  # nobody else's choice
+        return msgspec.structs.replace(record, options=options), None
 
     def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:
         assert start.parent is not None

@@ -35,7 +35,7 @@ from .dispatch import Answers, Mouth, RunDue, RunQueue, Starters, withdraw
 from .fold import Fold
 from .fold_values import ClaimDue
 from .histories import Histories
-from .lifecycle import ControlDue, Effects, effects
+from .lifecycle import Claim, ControlDue, Effects, effects, is_launched
 from .log import Ownership
 from .outbox import OutboxSender
 from .platform import Platform
@@ -95,7 +95,7 @@ class Outlets:
             self._answer_claim(claim, fold.rows[claim.tenant, claim.instance], answers)
         answers.say(self._mouth)
         for tenant, instance, taken in fold.lost:
-            self.tell_superseded(tenant, taken.worker, instance, taken.attempt, taken.nonce, "the attempt was ended")
+            self._tell_lost(fold.rows[tenant, instance], taken)
         for told in fold.resolved:
             self._say_resolved(fold.rows[told.tenant, told.instance], told.memo)
         for (tenant, worker), superseded in fold.superseded.items():
@@ -168,6 +168,14 @@ class Outlets:
         message = Superseded(instance=instance, attempt=attempt, nonce=nonce, reason=reason)
         self._mouth.say(self._subjects.control(tenant, worker), _encode(message))
 
+    def _tell_lost(self, row: InstanceRow, taken: Claim) -> None:
+        """The worker that held the claim, and the runner that launched it, which ends what does not obey."""
+        reason = "the attempt was ended"
+        self.tell_superseded(row.tenant, taken.worker, row.instance, taken.attempt, taken.nonce, reason)
+        launch = taken.launch
+        if launch is not None and launch.nonce != taken.nonce and not is_launched(row.state, launch.nonce):
+            self.tell_superseded(row.tenant, launch.worker, row.instance, launch.attempt, launch.nonce, reason)
+
     def _changed(self, before: InstanceRow | None, after: InstanceRow, withdrawn: list[str], answers: Answers) -> None:
         old, new = before.state if before is not None else None, after.state
         was, now = effects(old) if old is not None else Effects(), effects(new)
@@ -219,7 +227,7 @@ class Outlets:
                 instance=due.instance, attempt=due.attempt, nonce=due.nonce, reason="the attempt has ended"
             )
             answers.add(due.reply, superseded)
-        elif due.attempt == 1 and row.state.generation == 0:
+        elif claim.reserved or (due.attempt == 1 and row.state.generation == 0):  # a runner asks for no history
             answers.add(due.reply, _claimed(due, row))
         else:
             self._histories.want(due, row)

@@ -29,6 +29,7 @@ log = logger("registry")
 
 ACK_WAIT_SECONDS: Final = 2
 PUBLISH_SECONDS: Final = 3.0  # whoever asks waits for five, and shall hear the reason
+CONSUMER_KNOWN_SECONDS: Final = 30.0  # until it is made again, in case the run queue was
 HOSTED_SECONDS: Final = 15  # a worker that was heard within this time hosts its workflows
 
 _UPSERT_WORKER: Final = """
@@ -40,6 +41,7 @@ _HEARD: Final = """
 UPDATE workers w SET heard_at = $3 FROM unnest($1::text[], $2::text[]) AS heard (tenant, worker)
 WHERE w.tenant = heard.tenant AND w.worker = heard.worker
 """
+_OF_KIND: Final = "SELECT id FROM workflows WHERE partition = 0 AND tenant = $1 AND kind = $2 ORDER BY id"
 _FORGET: Final = "DELETE FROM workers WHERE heard_at < $1"
 _OF_TENANT: Final = "SELECT * FROM workflows WHERE partition = 0 AND tenant = $1 ORDER BY id"
 _WORKERS: Final = "SELECT worker, workflows, heard_at FROM workers WHERE tenant = $1"
@@ -54,6 +56,7 @@ class Registry:
         self._subjects = subjects
         self._partitions = partitions
         self._heard: set[WorkflowId] = set()
+        self._made: dict[str, float] = {}  # consumers, and when: by the monotonic clock
 
     async def register(self, tenant: str, worker: str, workflows: list[Registration]) -> dict[str, str]:
         """Tell every partition; the consumer to pull from for each workflow.
@@ -70,13 +73,27 @@ class Registry:
         names = msgspec.json.encode([registration.workflow for registration in workflows])
         kind = workflows[0].kind if workflows else ""
         await self._pool.execute(_UPSERT_WORKER, tenant, worker, kind, names, now)
-        consumers = {r.workflow: await self._consumer(tenant, r) for r in workflows}
+        consumers = {r.workflow: await self._consumer(r.kind, tenant, r.workflow) for r in workflows}
         await self._tell_all(frames)
         return consumers
 
-    async def _consumer(self, tenant: str, registration: Registration) -> str:
+    async def consumers(self, tenant: str, runner: str, kind: str) -> dict[str, str]:
+        """For a runner, again and again: each workflow of its kind, whoever registered it, and its consumer."""
+        names = [row["id"] for row in await self._pool.fetch(_OF_KIND, tenant, kind)]
+        now = time.time_ns() // 1_000
+        await self._pool.execute(_UPSERT_WORKER, tenant, runner, kind, msgspec.json.encode(names), now)
+        return {name: await self._known_consumer(kind, tenant, name) for name in names}
+
+    async def _known_consumer(self, kind: str, tenant: str, workflow: str) -> str:
+        name = self._subjects.run_consumer(self._subjects.run_filter(kind, tenant, workflow))
+        if time.monotonic() - self._made.get(name, float("-inf")) > CONSUMER_KNOWN_SECONDS:
+            await self._consumer(kind, tenant, workflow)
+            self._made[name] = time.monotonic()
+        return name
+
+    async def _consumer(self, kind: str, tenant: str, workflow: str) -> str:
         """The durable consumer of a workflow's run requests; made again unchanged, it is the one that is there."""
-        run_filter = self._subjects.run_filter(registration.kind, tenant, registration.workflow)
+        run_filter = self._subjects.run_filter(kind, tenant, workflow)
         name = self._subjects.run_consumer(run_filter)
         config = {
             "durable_name": name,

@@ -31,7 +31,7 @@ from . import log as event_log
 from . import sql
 from .cache import Id
 from .dispatch import RunDue
-from .lifecycle import Timer
+from .lifecycle import Timer, is_launched
 from .log import Ownership
 from .outlets import Outlets
 from .platform import Platform
@@ -255,8 +255,8 @@ class Watch:
         states = {row.instance: row.state for row in rows}
         for (instance, attempt), nonce in listed.items():
             state = states.get(instance)
-            if state is None or state.attempt < attempt:
-                continue
+            if state is None or state.attempt < attempt or is_launched(state, nonce):
+                continue  # nor is what a runner launched a stranger: it lists that as long as it runs
             ended = state.attempt > attempt or (state.claim is None and state.requested is None)
             if ended or (state.claim is not None and state.claim.nonce != nonce):
                 self._outlets.tell_superseded(*worker, instance, attempt, nonce, "the attempt has ended")

@@ -135,21 +135,29 @@ class Service:
             self._declare(future.result())  # the inner service has logged it
 
 
-async def run_until_stopped(service: Service, *, ready: Callable[[], None] | None = None) -> None:
+async def run_until_stopped(
+    service: Service,
+    *,
+    ready: Callable[[], None] | None = None,
+    until: Callable[[], Coroutine[Any, Any, object]] | None = None,
+) -> None:
     """Run `service` until SIGTERM or SIGINT, or until it fails, in which case its error is raised.
 
-    `ready` is called once it is open. A second SIGINT ends the process at once, without draining.
+    `ready` is called once it is open; `until`, if given, is awaited instead of a failure: it is all that the service is
+    there for. A second SIGINT ends the process at once, without draining.
     """
     with stop_signals() as stop:
         opened = AsyncExitStack()
         if not await _until(stop, opened.enter_async_context(service)):
             return
         async with opened:
-            _calm_collector()
+            if until is None:
+                _calm_collector()
             if ready is not None:
                 ready()
-            await _until(stop, service.failed())
-            _log.info("stopping", service=service.name)
+            await _until(stop, until() if until is not None else service.failed())
+            if until is None:
+                _log.info("stopping", service=service.name)
 
 
 def _calm_collector() -> None:

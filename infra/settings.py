@@ -2,9 +2,10 @@
 
 A value comes from, in this order: a flag of the command line, the variable `RUNTARA_<NAME>`, the
 `.runtara/dev.json` of a live `runtara dev` in the current directory, the default named here. There is no
-configuration file. In each of these layers `None` (or an empty variable) means "not given"; a field that is
-`None` in the record was given nowhere and has no default. `docs/settings.md` is generated from this module
-(`python docs/generate.py`).
+configuration file. A secret may also be the content of the file that `RUNTARA_<NAME>_FILE` names, so that it need
+not be in an environment, which others see. In each of these layers `None` (or an empty variable) means "not given"; a
+field that is `None` in the record was given nowhere and has no default. `docs/settings.md` is generated from this
+module (`python docs/generate.py`).
 
 Invariant: nothing else in the code reads `RUNTARA_…` variables.
 """
@@ -24,6 +25,7 @@ from runtara.protocol.ids import DEFAULT_TENANT, check_id
 from . import discovery
 
 PREFIX: Final = "RUNTARA_"
+FILE_SUFFIX: Final = "_FILE"
 _DEPLOYMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _NATS_SCHEMES: Final = frozenset({"nats", "tls", "ws", "wss"})
 _POSTGRES_SCHEMES: Final = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
@@ -55,7 +57,15 @@ class Settings:
         secret=True,
     )
     tenant: str = _setting(DEFAULT_TENANT, "The tenant a client or worker belongs to.")
-    instance: str | None = _setting(None, "The instance that a script of its own speaks for (`Instance.connect`).")
+    instance: str | None = _setting(
+        None,
+        "The instance that a script of its own speaks for (`Instance.connect`), or that a runner launched this for.",
+    )
+    attempt: int | None = _setting(None, "The attempt that a runner launched this process for. Runners set it.")
+    token: str | None = _setting(
+        None, "What a launched process takes its runner's claim over with, once. Runners set it.", secret=True
+    )
+    worker: str | None = _setting(None, "The worker's id of a launched process. Runners set it.")
     log_level: LogLevel = _setting("info", "The least severe log lines that are written.")
     log_format: LogFormat | None = _setting(None, "`console` (for people) at a terminal, else `json`, unless given.")
     partitions: int = _setting(
@@ -78,6 +88,31 @@ class Settings:
         1_000, "How many instances a worker process holds in memory, those included that wait for something."
     )
     drain_seconds: float = _setting(10.0, "How long a worker that is asked to stop lets steps in flight finish.")
+    slots: int = _setting(20, "How many processes or containers a runner has at once.")
+    launch_seconds: float = _setting(
+        60.0, "How long a launched process or container may take until it speaks for its instance; then it is ended."
+    )
+    runner_name: str | None = _setting(
+        None,
+        "Name of a runner of containers, by which it finds its own again when it is restarted. Two that use one Docker "
+        "Engine need two names. Default: the host's name.",
+    )
+    runner_dir: str | None = _setting(
+        None,
+        "Folder in which a runner lays the secrets of its containers; the Docker Engine must see it under the same "
+        "path, and it should be in memory. Default: `/run/runtara`, or a temporary folder.",
+    )
+    secrets_dir: str | None = _setting(
+        None, "Folder with the values of the secrets that images name, a file each. Runners of containers read it."
+    )
+    bus_network: str | None = _setting(
+        None,
+        "Docker network in which containers reach NATS and nothing else. Default: an internal one that the runner "
+        "makes, from which they reach the host alone.",
+    )
+    nats_url_inside: str | None = _setting(
+        None, "Address of the NATS server as containers reach it, if `nats_url` is not that."
+    )
 
     def __post_init__(self) -> None:
         if not _DEPLOYMENT.fullmatch(self.deployment):
@@ -87,9 +122,11 @@ class Settings:
                 reason="use 1 to 40 lower-case letters, digits, '_' or '-', beginning with a letter",
             )
         check_id(self.tenant, "tenant")
-        if self.instance is not None:
-            check_id(self.instance, "instance")
-        _check_nats_url(self.nats_url)
+        for name in ("instance", "worker"):
+            if getattr(self, name) is not None:
+                check_id(getattr(self, name), name)
+        for name in ("nats_url", "nats_url_inside"):
+            _check_nats_url(name, getattr(self, name))
         _check_database_url(self.database_url)
         for name in (
             "partitions",
@@ -98,9 +135,12 @@ class Settings:
             "database_connections",
             "concurrency",
             "max_resident",
+            "slots",
         ):
             _check_at_least(name, getattr(self, name), 1)
-        for name in ("journal_keep_seconds", "drain_seconds"):
+        if self.attempt is not None:
+            _check_at_least("attempt", self.attempt, 1)
+        for name in ("journal_keep_seconds", "drain_seconds", "launch_seconds"):
             _check_at_least(name, getattr(self, name), 0)
 
     @classmethod
@@ -144,6 +184,9 @@ class Settings:
         return self.database_url
 
 
+SECRETS: Final = tuple(field.name for field in dataclasses.fields(Settings) if not field.repr)
+
+
 def _nothing_found(server: str) -> str:
     left_behind = discovery.read(Path.cwd())
     if left_behind is not None and not left_behind.is_live():
@@ -158,7 +201,20 @@ def _given(values: Mapping[str, object | None]) -> dict[str, Any]:
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     hints = get_type_hints(Settings)
     texts = {name: environ.get(f"{PREFIX}{name.upper()}", "") for name in hints}
+    for name in SECRETS:
+        file = environ.get(f"{PREFIX}{name.upper()}{FILE_SUFFIX}", "")
+        if file and not texts[name]:
+            texts[name] = _from_file(name, file)
     return {name: _parse(name, text, hints[name]) for name, text in texts.items() if text}
+
+
+def _from_file(name: str, file: str) -> str:
+    try:
+        return Path(file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSetting(
+            name=f"{name}{FILE_SUFFIX.lower()}", value=file, reason=f"it cannot be read: {error}"
+        ) from error
 
 
 def _from_dev(directory: Path) -> dict[str, Any]:
@@ -173,10 +229,11 @@ def _parse(name: str, text: str, hint: Any) -> object:
     choices = [choice for part in (hint, *get_args(hint)) for choice in get_args(part) if isinstance(choice, str)]
     if choices and text not in choices:
         raise InvalidSetting(name=name, value=text, reason=f"use one of {', '.join(choices)}")
-    if hint not in (int, float):
+    number = next((kind for kind in (hint, *get_args(hint)) if kind in (int, float)), None)
+    if number is None:
         return text
     try:
-        return hint(text)
+        return number(text)
     except ValueError as error:
         raise InvalidSetting(name=name, value=text, reason="use a number") from error
 
@@ -186,10 +243,10 @@ def _check_at_least(name: str, value: float, least: float) -> None:
         raise InvalidSetting(name=name, value=value, reason=f"use at least {least}")
 
 
-def _check_nats_url(url: str | None) -> None:
+def _check_nats_url(name: str, url: str | None) -> None:
     for one in (url or "").split(",") if url else ():
         if urlsplit(one.strip()).scheme not in _NATS_SCHEMES:
-            raise InvalidSetting(name="nats_url", value=_without_password(one), reason="use nats://host:port")
+            raise InvalidSetting(name=name, value=_without_password(one), reason="use nats://host:port")
 
 
 def _check_database_url(url: str | None) -> None:

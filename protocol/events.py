@@ -166,6 +166,14 @@ class AttemptLost(Event, frozen=True, kw_only=True):
     counts: bool = True
 
 
+class ResourcesUsed(Event, frozen=True, kw_only=True):
+    """What the process or container of an attempt had used when it ended; the attempt itself may have ended before."""
+
+    attempt: int
+    memory_bytes: int | None = None
+    cpu_us: int | None = None
+
+
 class InstanceRetried(Event, frozen=True, kw_only=True):
     pass
 
@@ -190,8 +198,8 @@ AnyEvent = (
     InstanceCreated | InstanceQueued | AttemptStarted | CheckpointSaved | StepFailed | SleepStarted | WaitStarted
     | ChildRequested | WaitResolved | WaitAbandoned | CompensationAdded | CustomEvent | ProgressReported | LogWritten
     | TimerFired | SignalReceived | ChildCompleted | ChildFailed | InstanceSuspended | PauseRequested | InstancePaused
-    | InstanceResumed | CancelRequested | AttemptLost | InstanceRetried | InstanceContinued | InstanceCompleted
-    | InstanceFailed | InstanceCancelled
+    | InstanceResumed | CancelRequested | AttemptLost | ResourcesUsed | InstanceRetried | InstanceContinued
+    | InstanceCompleted | InstanceFailed | InstanceCancelled
 )  # fmt: skip
 
 EVENT_TYPES: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in Event.__subclasses__()}

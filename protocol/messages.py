@@ -241,6 +241,13 @@ class RegisterReply(_Lenient, frozen=True, kw_only=True):
     stream: str
 
 
+class ConsumersRequest(_Lenient, frozen=True, kw_only=True):
+    """From a runner: where do run requests of its kind wait? It is shown as who hosts these workflows."""
+
+    runner: str
+    kind: str
+
+
 class InstanceView(_Lenient, frozen=True, kw_only=True, omit_defaults=False):
     id: str
     tenant: str

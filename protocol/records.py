@@ -264,12 +264,17 @@ class Log(Record, frozen=True, kw_only=True, tag="log"):
 
 
 class Exited(Record, frozen=True, kw_only=True, tag="exited"):
-    """The process of a claimed attempt ended; `stderr` are its last words."""
+    """The process of an attempt ended; `stderr` are its last words.
+
+    `memory_bytes` is the most memory that it held, `cpu_us` the processor time that it used, where the runner knows.
+    """
 
     attempt: int
     worker: str
     reason: str
     stderr: str = ""
+    memory_bytes: int | None = None
+    cpu_us: int | None = None
 
 
 # engines, under the owner's token

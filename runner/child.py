@@ -18,13 +18,12 @@ from typing import Final
 import msgspec
 
 from runtara.infra.logs import logger
-from runtara.protocol.limits import MAX_REASON_LENGTH
 from runtara.sdk.link import READY
+
+from .tail import READ_BYTES, Tail, to_stderr
 
 log = logger("runner")
 
-STDERR_TAIL_BYTES: Final = 16 * 1024
-READ_BYTES: Final = 64 * 1024
 DRAIN_PIPE_SECONDS: Final = 1.0  # a grandchild may hold the pipe open after the child's end
 
 
@@ -48,10 +47,9 @@ class Child:
     ) -> None:
         self._process = process
         self._link = link
-        self._forward = forward
         self._started_at = time.monotonic()
         self._hosted: set[tuple[str, int]] = set()
-        self._tail = bytearray()
+        self._tail = Tail(forward)
         self._rest = b""
         self.worker: str | None = None
         self.workflows: tuple[str, ...] = ()
@@ -76,7 +74,7 @@ class Child:
             raise
         finally:
             theirs.close()
-        return cls(process, ours, forward or _to_stderr)
+        return cls(process, ours, forward or to_stderr)
 
     @property
     def pid(self) -> int:
@@ -110,7 +108,9 @@ class Child:
         return self.ready.is_set()
 
     async def _run(self) -> Ended:
-        pipes = asyncio.gather(self._read_stderr(), self._read_link())
+        stderr = self._process.stderr
+        assert stderr is not None  # it was asked for
+        pipes = asyncio.gather(self._tail.read(stderr), self._read_link())
         code = await self._process.wait()
         lived = time.monotonic() - self._started_at
         with contextlib.suppress(TimeoutError):
@@ -120,19 +120,12 @@ class Child:
         return Ended(
             worker=self.worker,
             code=code,
-            reason=_reason(code),
-            stderr=self._stderr(),
+            reason=exit_reason(code),
+            stderr=self._tail.text(),
             lived=lived,
             was_ready=self.ready.is_set(),
             hosted=tuple(sorted(self._hosted)),
         )
-
-    async def _read_stderr(self) -> None:
-        stream = self._process.stderr
-        while stream is not None and (data := await stream.read(READ_BYTES)):
-            self._forward(data)
-            self._tail += data
-            del self._tail[:-STDERR_TAIL_BYTES]
 
     async def _read_link(self) -> None:
         loop = asyncio.get_running_loop()
@@ -152,24 +145,15 @@ class Child:
             self.workflows = tuple(workflows)
             self.ready.set()
 
-    def _stderr(self) -> str:
-        text = self._tail.decode(errors="replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
-        return text[-MAX_REASON_LENGTH:]
 
-
-def _reason(code: int) -> str:
+def exit_reason(code: int, of: str = "the worker process") -> str:
+    """In words; a negative code is a signal's number, as in `subprocess`."""
     if code >= 0:
-        return f"the worker process exited with code {code}"
+        return f"{of} exited with code {code}"
     try:
-        return f"the worker process was ended by {signal.Signals(-code).name}"
+        return f"{of} was ended by {signal.Signals(-code).name}"
     except ValueError:
-        return f"the worker process was ended by signal {-code}"
-
-
-def _to_stderr(data: bytes) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.buffer.write(data)
-        sys.stderr.buffer.flush()
+        return f"{of} was ended by signal {-code}"
 
 
 def worker_command(targets: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ serves them all.
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from nats.aio.msg import Msg
@@ -61,12 +61,15 @@ class Claim:
 
 
 class Claims:
-    """The claims of one worker that wait for their answers."""
+    """The claims of one worker, or runner, that wait for their answers."""
 
-    def __init__(self, connection: Connection, writer: JournalWriter, worker: str) -> None:
+    def __init__(
+        self, connection: Connection, writer: JournalWriter, worker: str, *, by: Literal["worker", "runner"] = "worker"
+    ) -> None:
         self._connection = connection
         self._writer = writer
         self._worker = worker
+        self._by = by
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[tuple[str, int], Claim] = {}
         self._unacknowledged: dict[str, Claim] = {}
@@ -79,14 +82,24 @@ class Claims:
     async def open(self) -> None:
         await self._connection.bus.subscribe(self.subject, self._on_message)
 
-    def take(self, instance: str, attempt: int, request: PulledMsg, on_answer: OnAnswer) -> Claim:
-        """Claim `attempt`; `on_answer` is called once, with the engine's answer."""
+    def take(
+        self, instance: str, attempt: int, request: PulledMsg | None, on_answer: OnAnswer, *, token: str | None = None
+    ) -> Claim:
+        """Claim `attempt`; `on_answer` is called once, with the engine's answer.
+
+        `request`: what is acknowledged once the claim is stored. `token`: of a runner, what it lets its container take
+        the claim over with; of that container, what it was given.
+        """
         nonce = new_nonce()
-        started = Started(instance=instance, attempt=attempt, nonce=nonce, worker=self._worker, reply=self.subject)
+        started = Started(
+            instance=instance, attempt=attempt, nonce=nonce, worker=self._worker, reply=self.subject, by=self._by,
+            token=token,
+        )  # fmt: skip
         claim = Claim(instance, attempt, self._connection.partition(instance), encode_record(started), nonce, on_answer)
-        claim.request = request
         self._waiting[(instance, attempt)] = claim
-        self._unacknowledged[request.reply] = claim
+        if request is not None:
+            claim.request = request
+            self._unacknowledged[request.reply] = claim
         self._send(claim)
         return claim
 

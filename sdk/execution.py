@@ -97,6 +97,7 @@ class Execution:
         self.floor = claim.floor if claim else 0  # an optimistic start is of the very first run
         self.loop = asyncio.get_running_loop()
         self.portal = Portal(self.loop)
+        self.is_told = False  # the journal has its last record
         self._input = input
         self._options = options
         self._main: asyncio.Task[None] | None = None
@@ -352,8 +353,7 @@ class Execution:
     async def _acknowledged(self, sent: asyncio.Future[int]) -> None:
         try:
             await sent
-        except asyncio.CancelledError:
-            raise
+            self.is_told = True
         except Exception as exc:  # the claim no longer counts; its record does not either
             logger.warning("last_record_refused instance=%s attempt=%d error=%s", self.instance, self.attempt, exc)
 

@@ -78,7 +78,7 @@ def test_every_message_of_the_wire_with_its_fields() -> None:
 
 def test_every_verb_and_the_status_words() -> None:
     verbs = set(re.findall(r'"(\w+)": self\._', inspect.getsource(api)))
-    assert len(verbs) == 10
+    assert len(verbs) == 11
     assert {names(row[0])[0] for row in rows("API")} == verbs
     assert {status.value for status in messages.Status} - set(names(SECTIONS["Events"])) == set()
 

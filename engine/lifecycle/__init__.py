@@ -5,6 +5,7 @@ No I/O, no clock, no randomness: the engine's loop, the in-memory platform for t
 
 from runtara.protocol.messages import Status
 
+from .claims import is_launched
 from .decide import decide
 from .decision import Decision, Note
 from .effects import ControlDue, Effects, RunDue, effects
@@ -35,6 +36,7 @@ __all__ = [
     "effects",
     "evolve",
     "is_failure",
+    "is_launched",
     "key_hash",
     "needs_keys",
     "outbox_commands",

@@ -6,7 +6,7 @@ does not hold the instance.
 """
 
 from runtara.protocol.errors import InstanceNotFound
-from runtara.protocol.events import AttemptStarted
+from runtara.protocol.events import AttemptStarted, ResourcesUsed
 from runtara.protocol.messages import Status
 from runtara.protocol.records import Absent, Exited, Registered, Started, WorkerLost
 from runtara.protocol.subjects import Source
@@ -55,11 +55,18 @@ def start_again(state: State, record: Started | Registered, now: int, source: So
 
 
 def lost(state: State | None, record: Exited | WorkerLost | Absent, now: int) -> Decision:
-    """Accepted for a claimed attempt, whether or not its code had begun; anything older is about somebody else."""
-    claim = state.claim if state is not None else None
-    if state is None or claim is None or not _is_about(claim, record):
+    """Accepted for a claimed attempt, whether or not its code had begun; anything older is about somebody else.
+
+    What the process used is kept also of an attempt that has ended by its own report.
+    """
+    if state is None:
         return STALE
     draft = Draft(state, record.instance, now)
+    if isinstance(record, Exited):
+        _measure(draft, record)
+    claim = state.claim
+    if claim is None or not _is_about(claim, record):
+        return draft.decision() if draft.events else STALE
     match record:
         case Exited():
             lose(draft, f"exited: {record.reason}" if record.reason else "exited", record.stderr)
@@ -98,6 +105,12 @@ def _takes_over(claim: Claim, record: Started) -> bool:
     )
 
 
+def is_launched(state: State, nonce: str) -> bool:
+    """Whether what a runner launched, after it had claimed with `nonce`, holds the instance now."""
+    claim = state.claim
+    return claim is not None and claim.launch is not None and claim.launch.nonce == nonce
+
+
 def _is_due(state: State, now: int) -> bool:
     if state.restart_timer is None:
         return True
@@ -113,6 +126,14 @@ def _is_about(claim: Claim, record: Exited | WorkerLost | Absent) -> bool:
         and launch is not None
         and (record.attempt, record.worker) == (launch.attempt, launch.worker)
     )
+
+
+def _measure(draft: Draft, record: Exited) -> None:
+    """Once for an attempt: what is told again, or of one that is long over, changes nothing."""
+    state = draft.state
+    known = [claim for claim in (state.claim, state.ended) if claim is not None and _is_about(claim, record)]
+    if known and record.attempt > state.measured and (record.memory_bytes, record.cpu_us) != (None, None):
+        draft.emit(ResourcesUsed(attempt=record.attempt, memory_bytes=record.memory_bytes, cpu_us=record.cpu_us))
 
 
 def claimed(record: Started | Registered, attempt: int, source: Source) -> AttemptStarted:

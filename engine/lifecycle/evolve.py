@@ -35,6 +35,7 @@ from runtara.protocol.events import (
     LogWritten,
     PauseRequested,
     ProgressReported,
+    ResourcesUsed,
     SignalReceived,
     SleepStarted,
     StepFailed,
@@ -103,6 +104,8 @@ def _evolve(state: State, event: AnyEvent) -> State:
             return _recorded(state, event)
         case ProgressReported() | LogWritten():
             return state
+        case ResourcesUsed():
+            return replace(state, measured=event.attempt)
         case SleepStarted() | WaitStarted() | ChildRequested() | WaitResolved() | WaitAbandoned():
             return waits.evolve(state, event)
         case TimerFired() | SignalReceived() | ChildCompleted() | ChildFailed():

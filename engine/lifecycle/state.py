@@ -105,7 +105,8 @@ class State(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=T
 
     Attempts: `losses` in a row without anything recorded, `restarts` in all. `ended` is the last claim that ended, with
     its last accepted seq; `past` the last nonces of claims whose sender may come again with the same attempt number;
-    `requested` an attempt whose run request may be out and unclaimed; `queued_at` the version since when it is due.
+    `requested` an attempt whose run request may be out and unclaimed; `queued_at` the version since when it is due;
+    `measured` the last attempt of which the log knows what its process used.
 
     Waiting: `restart_timer` is what the queued attempt waits for, `grace_timer` what ends a claim that ignores a
     cancel; `awaiting` are the keys a suspended or paused instance is blocked on; `unseen` are outcomes that the
@@ -131,6 +132,7 @@ class State(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=T
     keys: KeySet = UNKNOWN
     losses: int = 0
     restarts: int = 0
+    measured: int = 0
     requested: int | None = None
     queued_at: int = 0
 

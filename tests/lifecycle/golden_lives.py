@@ -112,6 +112,24 @@ def second_chance() -> Life:
     return life
 
 
+def measured() -> Life:
+    """Containers whose runner says what they used, of a lost attempt and of the last."""
+    life = Life()
+    life.start()
+    for attempt in (1, 2):
+        nonce, token = f"r{attempt}", f"t{attempt}"
+        record = Started(instance=INSTANCE, attempt=attempt, nonce=nonce, worker="r1", by="runner", token=token)
+        life.tell(record, RUNNER)
+        life.tell(Started(instance=INSTANCE, attempt=attempt, nonce=f"c{attempt}", worker="c", token=token), CONTAINER)
+        if attempt == 2:
+            life.complete()
+        ended = Exited(
+            instance=INSTANCE, attempt=attempt, worker="r1", reason="out of memory", memory_bytes=9, cpu_us=7
+        )
+        life.tell(ended, RUNNER)
+    return life
+
+
 def script() -> Life:
     """A script of the user's that started by itself, and started again."""
     life = Life()
@@ -131,6 +149,7 @@ LIVES: Final[dict[str, Callable[[], Life]]] = {
     "saga": saga,
     "second_chance": second_chance,
     "script": script,
+    "measured": measured,
 }
 
 

@@ -28,6 +28,7 @@ from runtara.protocol.events import (
     InstanceRetried,
     InstanceSuspended,
     PauseRequested,
+    ResourcesUsed,
     SignalReceived,
     SleepStarted,
     StepFailed,
@@ -90,7 +91,7 @@ class Laws:
     # each event, against the state it met
 
     def _event(self, state: State, record: AnyRecord, now: int, event: AnyEvent) -> None:
-        if state.status.is_terminal:  # law 5
+        if state.status.is_terminal and not isinstance(event, ResourcesUsed):  # law 5
             assert isinstance(event, AFTER_THE_END), f"law 5: {event} after {state.status}"
             assert state.status is not Status.COMPLETED, f"law 5: {event} after the completion"
         if isinstance(event, CheckpointSaved) and event.key == FAILED_KEY and state.claim is None:  # the engine's own

@@ -170,3 +170,39 @@ def test_an_absent_instance_gets_the_next_attempt() -> None:
     assert (life.status, life.state.attempt) == (Status.QUEUED, 2)
     assert life.tell(record, ENGINE).note == "stale"
     assert Life().tell(record, ENGINE).note == "stale"
+
+
+def exited(attempt: int, **used: int) -> Exited:
+    return Exited(instance=INSTANCE, attempt=attempt, worker="box", reason="done", **used)  # type: ignore[arg-type]
+
+
+def test_what_a_container_used_is_kept_once_also_after_its_end() -> None:
+    life = Life()
+    life.start()
+    reserve(life)
+    container(life, "c1")
+    life.complete()
+    assert life.tell(exited(1, memory_bytes=5, cpu_us=3), RUNNER).note == "applied"
+    assert life.types[-2:] == ["InstanceCompleted", "ResourcesUsed"]
+    assert life.tell(exited(1, memory_bytes=6, cpu_us=4), RUNNER).note == "stale"
+    assert life.status is Status.COMPLETED
+
+
+def test_what_a_lost_container_used_comes_before_its_loss() -> None:
+    life = Life()
+    life.start()
+    reserve(life)
+    life.tell(exited(1, memory_bytes=5), RUNNER)
+    assert life.types[-3:] == ["ResourcesUsed", "AttemptLost", "InstanceQueued"]
+    assert life.tell(exited(1, memory_bytes=5), RUNNER).note == "stale"
+
+
+def test_nobody_else_says_what_was_used() -> None:
+    life = Life()
+    life.start()
+    reserve(life)
+    container(life, "c1")
+    foreign = Exited(instance=INSTANCE, attempt=1, worker="other", reason="", memory_bytes=5)
+    assert life.tell(foreign, RUNNER).note == "stale"
+    assert life.tell(exited(1), RUNNER).note == "applied"  # without a measure it is a loss alone
+    assert "ResourcesUsed" not in life.types

@@ -280,7 +280,7 @@ class Lives(RuleBasedStateMachine):
         assert claim is not None
         named = {"instance": INSTANCE, "attempt": claim.attempt - older, "worker": claim.worker}
         if cls is Exited:
-            self.tell(Exited(**named, reason="137"), RUNNER)  # type: ignore[arg-type]
+            self.tell(Exited(**named, reason="137", memory_bytes=7), RUNNER)  # type: ignore[arg-type]
         else:
             self.tell(cls(**named, tenant=TENANT, owner="e"), ENGINE)
 

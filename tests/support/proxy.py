@@ -11,8 +11,9 @@ class Proxy:
     """Forwards bytes while the network is whole. `cut` breaks all connections and refuses new ones until `mend`;
     `hold` keeps them open and lets nothing through."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, at: str) -> None:
         self._target = (host, port)
+        self._at = at
         self._whole = asyncio.Event()
         self._whole.set()
         self._server: asyncio.Server | None = None
@@ -23,7 +24,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self._port}"
+        return f"nats://{self._at}:{self._port}"
 
     async def cut(self) -> None:
         if self._server is not None:
@@ -44,7 +45,7 @@ class Proxy:
     async def mend(self) -> None:
         self._whole.set()
         if self._server is None:
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+            self._server = await asyncio.start_server(self._accept, self._at, self._port)
             self._port = self._server.sockets[0].getsockname()[1]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,10 +69,10 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy_of(url: str) -> AsyncIterator[Proxy]:
-    """A proxy in front of the NATS server at `url`."""
+async def proxy_of(url: str, *, host: str = "127.0.0.1") -> AsyncIterator[Proxy]:
+    """A proxy at `host` in front of the NATS server at `url`."""
     parts = urlsplit(url)
-    proxy = Proxy(parts.hostname or "127.0.0.1", parts.port or 4222)
+    proxy = Proxy(parts.hostname or "127.0.0.1", parts.port or 4222, host)
     await proxy.mend()
     try:
         yield proxy

@@ -1,0 +1,144 @@
+"""A container that was launched: how it is going, how it ended, what it used.
+
+The engine forgets what a container used when it ends, so that is looked at while it runs: soon after the start, then
+less and less often. Of one that is over sooner than the first look nothing is known.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from runtara.infra.logs import logger
+from runtara.protocol.errors import RuntaraError
+
+from ..child import exit_reason
+from ..launches import Ending
+from ..tail import as_last_words
+from .engine import ContainerEngine, EngineAway, EngineRefused, Found, State, Usage
+from .spec import LABEL
+
+log = logger("runner")
+
+FIRST_LOOK_SECONDS: Final = 0.2
+MAX_LOOK_SECONDS: Final = 5.0
+LAST_LINES: Final = 100
+SIGNALLED: Final = 128  # a shell's way, and the engine's, to say that a signal ended it
+AWAY_SECONDS: Final = 0.5
+
+
+class Container:
+    """`age`: seconds since it was started. `on_forgotten` gets its name, and that of its secrets."""
+
+    def __init__(
+        self, engine: ContainerEngine, id: str, name: str, labels: dict[str, str], *, age: float,
+        on_forgotten: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._engine = engine
+        self._id = id
+        self._name = name
+        self._on_forgotten = on_forgotten
+        self._started_at = time.monotonic() - age
+        self._usage: Usage | None = None
+        self.instance = labels[f"{LABEL}instance"]
+        self.attempt = int(labels[f"{LABEL}attempt"])
+        self.nonce = labels[f"{LABEL}nonce"]
+        limit = labels.get(f"{LABEL}timeout-us")
+        self.time_limit = int(limit) / 1e6 if limit is not None else None
+
+    @classmethod
+    async def of(cls, engine: ContainerEngine, found: Found, on_forgotten: Callable[[str], None]) -> "Container":
+        """One that is there already."""
+        state = await engine.state(found.id)
+        age = _age(state.started_at) if state is not None else 0.0
+        return cls(engine, found.id, found.name, found.labels, age=age, on_forgotten=on_forgotten)
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self._started_at
+
+    async def ended(self) -> Ending:
+        looking = asyncio.create_task(self._look(), name=f"usage {self.instance}")
+        try:
+            state = await self._engine.wait(self._id)
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+        usage = self._usage
+        return Ending(
+            reason=_reason(state), stderr=await self.last_words() if state is not None else "",
+            memory_bytes=usage.memory_bytes if usage is not None else None,
+            cpu_us=usage.cpu_us if usage is not None else None,
+        )  # fmt: skip
+
+    async def stop(self, grace: float) -> None:
+        """The engine may be away: then its containers are not stopped before it is back."""
+        await self._kill(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(grace):
+                await self._engine.wait(self._id)
+        except TimeoutError:
+            log.warning("container_killed", instance=self.instance, attempt=self.attempt, grace=grace)
+            await self._kill(signal.SIGKILL)
+
+    async def forget(self) -> None:
+        while True:
+            try:
+                await self._engine.remove(self._id)
+                break
+            except (EngineAway, TimeoutError):
+                await asyncio.sleep(AWAY_SECONDS)
+            except EngineRefused as exc:
+                log.warning("container_not_removed", container=self._name, reason=str(exc))
+                break
+        for name in (self._name, f"{self._name}-secrets"):
+            self._on_forgotten(name)
+
+    async def _kill(self, number: signal.Signals) -> None:
+        while True:
+            try:
+                await self._engine.kill(self._id, number.name)
+                return
+            except (EngineAway, TimeoutError):
+                await asyncio.sleep(AWAY_SECONDS)
+
+    async def last_words(self) -> str:
+        try:
+            return as_last_words(await self._engine.last_words(self._id, LAST_LINES))
+        except (RuntaraError, TimeoutError) as exc:
+            return f"(its last words cannot be had: {exc})"
+
+    async def _look(self) -> None:
+        pause = FIRST_LOOK_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_LOOK_SECONDS)
+            try:
+                usage = await self._engine.usage(self._id)
+            except (RuntaraError, TimeoutError):
+                continue
+            if usage is not None:
+                most = max(usage.memory_bytes, self._usage.memory_bytes if self._usage is not None else 0)
+                self._usage = Usage(memory_bytes=most, cpu_us=usage.cpu_us)
+
+
+def _reason(state: State | None) -> str:
+    if state is None:
+        return "somebody removed the container"
+    if state.out_of_memory:
+        return "out of memory"
+    if state.status == "created":
+        return f"the container was never started{': ' if state.error else ''}{state.error}"
+    code = SIGNALLED - state.code if state.code > SIGNALLED else state.code
+    return exit_reason(code, of="the container")
+
+
+def _age(started_at: str) -> float:
+    """Since a time as the engine writes it, with nanoseconds; 0 if it never was."""
+    try:
+        started = datetime.fromisoformat(f"{started_at[:19]}+00:00")
+    except ValueError:
+        return 0.0
+    return max(0.0, (datetime.now(UTC) - started).total_seconds()) if started.year > 1 else 0.0
