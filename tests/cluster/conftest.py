@@ -1,0 +1,153 @@
+"""A stand-in cluster, and a platform whose runner makes Jobs in it."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from runtara.engine.service import Engine
+from runtara.infra.settings import Settings
+from runtara.protocol.messages import EventView, RegisterReply, RegisterRequest
+from runtara.protocol.records import Image
+from runtara.runner.cluster.access import Access, find_access
+from runtara.runner.cluster.api import ApiServer
+from runtara.runner.kinds import kubernetes_runner
+from runtara.runner.runner import Runner
+from runtara.sdk.client import Client
+from runtara.sdk.connection import Connection
+from runtara.sdk.discovery import load
+from tests.support.cluster.admission import rules_of
+from tests.support.cluster.server import Cluster
+from tests.support.cluster.store import Object
+from tests.support.platform import deploy
+from tests.support.polling import eventually
+
+FLOWS: Final = Path(__file__).parents[1] / "launching" / "flows.py"
+MANIFESTS: Final = Path(__file__).parents[2] / "compose" / "kubernetes"
+IMAGE: Final = "registry.example/flows@sha256:" + "0" * 64
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """With the rights that our own manifest grants to the runner."""
+    made = Cluster(tmp_path, rules_of([MANIFESTS / "base" / "runner.yaml"], "runner"))
+    async with made.running():
+        yield made
+
+
+@pytest.fixture
+def access(cluster: Cluster) -> Access:
+    return find_access(environ={"KUBECONFIG": str(cluster.kubeconfig())})
+
+
+@pytest.fixture
+async def api(access: Access) -> AsyncIterator[ApiServer]:
+    async with ApiServer(access) as api:
+        yield api
+
+
+class Jobs:
+    """A platform whose runner makes Jobs."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, client: Client, stack: AsyncExitStack) -> None:
+        self.settings = settings
+        self.cluster = cluster
+        self.client = client
+        self._stack = stack
+
+    async def runner(self, *, image: dict[str, Any] | None = None, **settings: Any) -> Runner:
+        await self.register(**(image or {}))
+        return await self._stack.enter_async_context(kubernetes_runner(replace(self.settings, **settings)))
+
+    async def register(self, **fields: Any) -> None:
+        """All workflows, with an image like this."""
+        image = Image(**{"name": "flows", "version": 1, "reference": IMAGE, **fields})
+        registrations = [
+            msgspec.structs.replace(one, options=msgspec.structs.replace(one.options, runner="kubernetes", image=image))
+            for one in (w.registration(code_version="1", kind="kubernetes") for w in load([str(FLOWS)]).workflows)
+        ]
+        async with await Connection.open(self.settings, user="test", name="test", patience=5) as connection:
+            await connection.call("register", RegisterRequest(worker="test", workflows=registrations), RegisterReply)
+
+    async def process(self) -> asyncio.subprocess.Process:
+        """`runtara runner` as a process of its own, ready."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "runtara.cli", "runner", "--kind", "kubernetes",
+            env={**os.environ, **self.settings.to_environ()}, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        self._stack.push_async_callback(_ended, process)
+        assert process.stdout is not None
+        async with asyncio.timeout(20):
+            assert (await process.stdout.readline()).startswith(b"ready runner")
+        return process
+
+    async def pod(self, instance: str, *, phase: str = "Running") -> Object:
+        def one() -> list[Object]:
+            pod = self.cluster.pod_of(instance)
+            return [pod] if pod is not None and pod["status"]["phase"] == phase else []
+
+        found: list[Object] = await eventually(one, within=30, what=f"a pod of {instance} that is {phase}")
+        return found[0]
+
+    async def none_left(self) -> None:
+        """Nothing of ours is in the cluster any more, but what people made."""
+
+        def is_empty() -> bool:
+            left = [one for plural in ("jobs", "pods") for one in self.cluster.store.all(plural)]
+            secrets = [
+                one for one in self.cluster.store.all("secrets") if one["metadata"]["name"].startswith("runtara-")
+            ]
+            return not left and not secrets
+
+        await eventually(is_empty, within=20, what="an empty cluster")
+
+    async def events(self, instance: str, type: str) -> list[EventView]:
+        return [event async for event in self.client.history(instance) if event.type == type]
+
+    async def losses(self, instance: str, *, at_least: int = 1) -> list[dict[str, Any]]:
+        """What the log says of attempts that were lost."""
+
+        async def some() -> list[dict[str, Any]]:
+            found = [msgspec.json.decode(event.data) for event in await self.events(instance, "AttemptLost")]
+            return found if len(found) >= at_least else []
+
+        found: list[dict[str, Any]] = await eventually(some, within=30, what=f"{at_least} lost attempts of {instance}")
+        return found
+
+    async def recorded(self, instance: str, key: str) -> None:
+        async def is_there() -> bool:
+            return any([event.key == key async for event in self.client.history(instance)])
+
+        await eventually(is_there, within=30, what=f"{key} of {instance}")
+
+
+@pytest.fixture
+async def jobs(
+    settings: Settings, cluster: Cluster, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Jobs]:
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig()))
+    cluster.kubelet.images[IMAGE] = [sys.executable, "-m", "runtara.sdk.run", str(FLOWS)]
+    settings = replace(settings, drain_seconds=3.0, slots=4)
+    await deploy(settings)
+    async with Engine(settings), Client(settings) as client:
+        yield Jobs(settings, cluster, client, stack)
+        await stack.aclose()
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.communicate()
