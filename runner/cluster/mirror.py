@@ -51,6 +51,11 @@ class Mirror(Service, Generic[T]):
         """By name."""
         return dict(self._items)
 
+    @property
+    def version(self) -> str | None:
+        """Up to which all is known; None while that has to be found out."""
+        return self._version
+
     def expect(self, item: T) -> None:
         """We have just made it; unless the watch has told that already."""
         if self._items.setdefault(item.metadata.name, item) is item:
@@ -62,6 +67,9 @@ class Mirror(Service, Generic[T]):
                 await self._list()
             except ClusterAway as exc:
                 await self._pause(exc)
+            except ClusterRefused as exc:
+                if exc.status != GONE:
+                    raise
         self.spawn(self._follow(), "follow")
 
     async def _follow(self) -> None:

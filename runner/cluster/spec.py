@@ -145,6 +145,7 @@ _CONTAINER_SECURITY: Final = {
 
 
 def _container(image: Image, environ: Mapping[str, str]) -> Manifest:
+    """The kubelet replaces `$(NAME)` in values, and `$$` by `$`: here values are what they are."""
     env = {"HOME": "/tmp", **image.env, **environ}
     limits = _limits(image)
     mounts = [
@@ -156,7 +157,7 @@ def _container(image: Image, environ: Mapping[str, str]) -> Manifest:
     return {
         "name": "instance",
         "image": image.reference,
-        "env": [{"name": name, "value": value.replace("$(", "$$(")} for name, value in env.items()],
+        "env": [{"name": name, "value": value.replace("$", "$$")} for name, value in env.items()],
         "resources": {"limits": limits, "requests": limits},
         "securityContext": _CONTAINER_SECURITY,
         "volumeMounts": mounts,

@@ -68,17 +68,18 @@ class Jobs:
         self.client = client
         self._stack = stack
 
-    async def runner(self, *, image: dict[str, Any] | None = None, **settings: Any) -> Runner:
-        await self.register(**(image or {}))
+    async def runner(self, *, image: dict[str, Any] | None = None, restarts: int = 5, **settings: Any) -> Runner:
+        await self.register(restarts=restarts, **(image or {}))
         return await self._stack.enter_async_context(kubernetes_runner(replace(self.settings, **settings)))
 
-    async def register(self, **fields: Any) -> None:
+    async def register(self, *, restarts: int = 5, **fields: Any) -> None:
         """All workflows, with an image like this."""
         image = Image(**{"name": "flows", "version": 1, "reference": IMAGE, **fields})
-        registrations = [
-            msgspec.structs.replace(one, options=msgspec.structs.replace(one.options, runner="kubernetes", image=image))
-            for one in (w.registration(code_version="1", kind="kubernetes") for w in load([str(FLOWS)]).workflows)
-        ]
+        registrations = []
+        for workflow in load([str(FLOWS)]).workflows:
+            one = workflow.registration(code_version="1", kind="kubernetes")
+            options = msgspec.structs.replace(one.options, runner="kubernetes", image=image, restarts=restarts)
+            registrations.append(msgspec.structs.replace(one, options=options))
         async with await Connection.open(self.settings, user="test", name="test", patience=5) as connection:
             await connection.call("register", RegisterRequest(worker="test", workflows=registrations), RegisterReply)
 

@@ -18,7 +18,7 @@ class Proxy:
         self._whole.set()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._clients: set[asyncio.StreamWriter] = set()
+        self.clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._port = 0
 
@@ -39,7 +39,7 @@ class Proxy:
 
     def say(self, words: bytes) -> None:
         """Tell the clients something as if the server had; nothing else may be under way."""
-        for writer in self._clients:
+        for writer in self.clients:
             writer.write(words)
 
     async def mend(self) -> None:
@@ -51,7 +51,7 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(*self._target)
         self._writers |= {writer, back}
-        self._clients.add(writer)
+        self.clients.add(writer)
         for source, target in ((reader, back), (there, writer)):
             task = asyncio.create_task(self._forward(source, target))
             self._tasks.add(task)
@@ -65,7 +65,7 @@ class Proxy:
                 await target.drain()
         target.transport.abort()
         self._writers.discard(target)
-        self._clients.discard(target)
+        self.clients.discard(target)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Final
 from .store import Object, Store, now
 
 LOOK_SECONDS: Final = 0.05
+_EXPANDED: Final = re.compile(r"\$(?:\$|\(([^)]*)\))")  # as in the kubelet: $$ is $, $(NAME) a variable
 
 
 class Kubelet:
@@ -61,6 +63,17 @@ class Kubelet:
     def log(self, namespace: str, name: str) -> bytes | None:
         return self._pods[namespace, name].log()
 
+    def folder_of(self, namespace: str, name: str) -> Path:
+        """In which there is a folder for each volume."""
+        return self._pods[namespace, name].folder
+
+    def environ_of(self, namespace: str, name: str) -> dict[str, str]:
+        """As its process really has it."""
+        process = self._pods[namespace, name].process
+        assert process is not None
+        pairs = Path(f"/proc/{process.pid}/environ").read_bytes().decode().split("\0")
+        return dict(pair.split("=", 1) for pair in pairs if pair)
+
     # accidents
 
     def kill(self, namespace: str, name: str) -> None:
@@ -91,33 +104,33 @@ class _Pod:
     def __init__(self, kubelet: Kubelet, store: Store, folder: Path, pod: Object) -> None:
         self._kubelet = kubelet
         self._store = store
-        self._folder = folder
+        self.folder = folder
         self._key = (pod["metadata"]["namespace"], pod["metadata"]["name"])
         self._spec: dict[str, Any] = pod["spec"]
-        self._process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | None = None
         self._grace: int | None = None
         self.terminated_reason: str | None = None
         self.pod_reason: tuple[str, str] | None = None
         self._task = asyncio.create_task(self._run(), name=f"pod {self._key[1]}")
 
     def signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
+        if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                self.process.send_signal(number)
 
     def end(self, grace: int) -> None:
         self._grace = grace
         asyncio.get_running_loop().create_task(self._end(grace))
 
     def log(self) -> bytes | None:
-        file = self._folder / "log"
+        file = self.folder / "log"
         return file.read_bytes() if file.exists() else None
 
     async def close(self) -> None:
         self._task.cancel()
         self.signal(signal.SIGKILL)
-        if self._process is not None:
-            await self._process.wait()
+        if self.process is not None:
+            await self.process.wait()
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
@@ -165,7 +178,7 @@ class _Pod:
     def _mount(self) -> bool:
         """Whether all Secrets are there; then their values are, too."""
         for volume in self._spec["volumes"]:
-            folder = self._folder / volume["name"]
+            folder = self.folder / volume["name"]
             folder.mkdir(parents=True, exist_ok=True)
             sources = volume.get("projected", {}).get("sources", [])
             wanted = [(one["secret"]["name"], one["secret"]["items"]) for one in sources]
@@ -188,41 +201,41 @@ class _Pod:
 
     async def _execute(self) -> int:
         container = self._spec["containers"][0]
-        (self._folder / "tmp").mkdir(exist_ok=True)
-        with (self._folder / "log").open("wb") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._kubelet.images[container["image"]], env=self._environ(container), cwd=self._folder,
+        (self.folder / "tmp").mkdir(exist_ok=True)
+        with (self.folder / "log").open("wb") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                *self._kubelet.images[container["image"]], env=self._environ(container), cwd=self.folder,
                 stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=asyncio.subprocess.STDOUT,
             )  # fmt: skip
         self._started = now()
         self._set(phase="Running", containerStatuses=[self._status(running={"startedAt": self._started})])
         try:
             async with asyncio.timeout(self._spec.get("activeDeadlineSeconds")):
-                return await self._process.wait()
+                return await self.process.wait()
         except TimeoutError:
             self.pod_reason = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
             await self._end(self._spec["terminationGracePeriodSeconds"])
-            return await self._process.wait()
+            return await self.process.wait()
 
     def _environ(self, container: dict[str, Any]) -> dict[str, str]:
         """Where the container would see a folder, its variables name the one that stands for it."""
-        mounts = {one["mountPath"]: str(self._folder / one["name"]) for one in container["volumeMounts"]}
+        mounts = {one["mountPath"]: str(self.folder / one["name"]) for one in container["volumeMounts"]}
         environ = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         for variable in container["env"]:
-            value = variable["value"].replace("$$(", "$(")
+            value = _EXPANDED.sub(lambda found: _expand(found, environ), variable["value"])
             for path, folder in mounts.items():
                 if value == path or value.startswith(f"{path}/"):
                     value = f"{folder}{value.removeprefix(path)}"
             environ[variable["name"]] = value
-        return environ | {"TEST_MOUNTS": str(self._folder)}
+        return environ
 
     async def _end(self, grace: int) -> None:
-        if self._process is None:
+        if self.process is None:
             return
         self.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(grace):
-                await self._process.wait()
+                await self.process.wait()
         except TimeoutError:
             self.signal(signal.SIGKILL)
 
@@ -244,3 +257,7 @@ class _Pod:
         changed = {**pod["status"], **status}
         if changed != pod["status"]:
             self._store.update("pods", {**pod, "status": changed})
+
+
+def _expand(found: "re.Match[str]", environ: dict[str, str]) -> str:
+    return "$" if found[0] == "$$" else environ.get(found[1], found[0])

@@ -55,7 +55,7 @@ class Cluster:
         self.calls: Counter[tuple[str, str]] = Counter()
         self.page_size = 500
         self._controllers = Controllers(self.store, self.kubelet.delete)
-        self._faults: list[tuple[str, str, Response]] = []
+        self._faults: list[tuple[str, str, int, Response]] = []
         self._lost_answers: list[tuple[str, str]] = []
         self._snapshots: dict[str, tuple[str, list[Object]]] = {}
         self._hang_ups = asyncio.Event()
@@ -78,10 +78,13 @@ class Cluster:
         file.write_text(json.dumps(config))
         return file
 
-    def fail(self, verb: str, resource: str, status: int, message: str, *, retry_after: int | None = None) -> None:
-        """The next such call."""
+    def fail(
+        self, verb: str, resource: str, status: int, message: str, *, retry_after: int | None = None, after: int = 0
+    ) -> None:
+        """The next such call; or the one that comes `after` so many."""
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        self._faults.append((verb, resource, _status(status, message, headers)))
+        number = self.calls[verb, resource] + after + 1
+        self._faults.append((verb, resource, number, _status(status, message, headers)))
 
     def lose_answer(self, verb: str, resource: str) -> None:
         """The next such call is carried out, and its answer gets lost."""
@@ -103,6 +106,10 @@ class Cluster:
             if pod["metadata"]["annotations"]["runtara.dev/instance"] == instance
         ]
         return max(mine, key=lambda pod: int(pod["metadata"]["resourceVersion"]), default=None)
+
+    def delete_job(self, name: str) -> None:
+        """As somebody with kubectl would."""
+        self._controllers.delete_job(self.namespace, name, "Background")
 
     def create_secret(self, name: str, **values: str) -> None:
         data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
@@ -193,9 +200,9 @@ class Cluster:
             return _status(403, message)
         self.used.add((verb, resource))
         for fault in self._faults:
-            if fault[:2] == (verb, resource):
+            if fault[:2] == (verb, resource) and self.calls[verb, resource] >= fault[2]:
                 self._faults.remove(fault)
-                return fault[2]
+                return fault[3]
         return None
 
     async def _create(self, request: Request) -> Response:
