@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -40,10 +42,24 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate for 127.0.0.1 that vouches for itself."""
+    folder = tmp_path_factory.mktemp("authority")
+    openssl = shutil.which("openssl")
+    assert openssl is not None, "these tests need openssl"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "tls.key", "-out", "ca.crt", "-days", "2",
+         "-subj", "/CN=stand-in", "-addext", "subjectAltName=IP:127.0.0.1"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
+
+
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+async def cluster(tmp_path: Path, authority: Path) -> AsyncIterator[Cluster]:
     """With the rights that our own manifest grants to the runner."""
-    made = Cluster(tmp_path, rules_of([MANIFESTS / "base" / "runner.yaml"], "runner"))
+    made = Cluster(tmp_path, rules_of([MANIFESTS / "base" / "runner.yaml"], "runner"), authority)
     async with made.running():
         yield made
 
@@ -141,7 +157,7 @@ async def jobs(
 ) -> AsyncIterator[Jobs]:
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig()))
     cluster.kubelet.images[IMAGE] = [sys.executable, "-m", "runtara.sdk.run", str(FLOWS)]
-    settings = replace(settings, drain_seconds=3.0, slots=4)
+    settings = replace(settings, drain_seconds=1.0, slots=4)
     await deploy(settings)
     async with Engine(settings), Client(settings) as client:
         yield Jobs(settings, cluster, client, stack)

@@ -5,7 +5,6 @@ import base64
 import json
 import shutil
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,6 @@ from runtara.protocol.errors import InvalidSetting
 from runtara.runner.cluster.access import Access, find_access
 from runtara.runner.cluster.api import JOBS, ApiServer, ClusterAway
 from runtara.runner.cluster.objects import Job
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate for 127.0.0.1 that vouches for itself."""
-    folder = tmp_path_factory.mktemp("authority")
-    openssl = shutil.which("openssl")
-    assert openssl is not None, "these tests need openssl"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "tls.key", "-out", "ca.crt", "-days", "2",
-         "-subj", "/CN=stand-in", "-addext", "subjectAltName=IP:127.0.0.1"],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
-    return folder
 
 
 @pytest.fixture

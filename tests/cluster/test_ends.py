@@ -17,8 +17,8 @@ NAMESPACE = "runtara-instances"
 async def running(jobs: Jobs, id: str, **image: Any) -> str:
     """The name of the pod of an instance that has recorded something."""
     await jobs.runner(image=image)
-    await jobs.client.start("spins", {}, id=id)
-    await jobs.recorded(id, "first")
+    await jobs.client.start("count", {"steps": 3_000, "pause": 0.1}, id=id)
+    await jobs.recorded(id, "step-0")
     name: str = (await jobs.pod(id))["metadata"]["name"]
     return name
 

@@ -23,7 +23,7 @@ from .conftest import Jobs
 async def wire(cluster: Cluster, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
     """What is between the runner and the API server."""
     async with proxy_of(cluster.url) as proxy:
-        server = proxy.url.replace("nats://", "http://")
+        server = proxy.url.replace("nats://", "https://")
         monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(server=server)))
         yield proxy
 

@@ -180,7 +180,7 @@ async def wire(cluster: Cluster) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 async def far(cluster: Cluster, wire: Proxy) -> AsyncIterator[ApiServer]:
-    server = wire.url.replace("nats://", "http://")
+    server = wire.url.replace("nats://", "https://")
     async with ApiServer(find_access(environ={"KUBECONFIG": str(cluster.kubeconfig(server=server))})) as api:
         yield api
 
@@ -250,6 +250,6 @@ async def test_what_is_no_api_server(access: Access) -> None:
 
     async with await asyncio.start_server(say_hello, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with ApiServer(msgspec.structs.replace(access, server=f"http://127.0.0.1:{port}")) as api:
+        async with ApiServer(msgspec.structs.replace(access, server=f"http://127.0.0.1:{port}", tls=None)) as api:
             with pytest.raises(ClusterAway, match="cannot be read"):
                 await api.list(JOBS, Job, SELECTOR)

@@ -49,6 +49,7 @@ class Kubelet:
     async def close(self) -> None:
         for pod in self._pods.values():
             await pod.close()
+        self._pods.clear()
 
     def delete(self, namespace: str, name: str, grace: int | None = None) -> None:
         """What the API server does when a pod is deleted."""
@@ -105,6 +106,7 @@ class _Pod:
         self._kubelet = kubelet
         self._store = store
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self._key = (pod["metadata"]["namespace"], pod["metadata"]["name"])
         self._spec: dict[str, Any] = pod["spec"]
         self.process: asyncio.subprocess.Process | None = None
@@ -131,7 +133,8 @@ class _Pod:
         self.signal(signal.SIGKILL)
         if self.process is not None:
             await self.process.wait()
-        await asyncio.gather(self._task, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task  # an error of the stand-in's own fails the test
 
     async def _run(self) -> None:
         code = None
@@ -177,7 +180,7 @@ class _Pod:
 
     def _mount(self) -> bool:
         """Whether all Secrets are there; then their values are, too."""
-        for volume in self._spec["volumes"]:
+        for volume in self._spec.get("volumes", []):
             folder = self.folder / volume["name"]
             folder.mkdir(parents=True, exist_ok=True)
             sources = volume.get("projected", {}).get("sources", [])
@@ -201,7 +204,6 @@ class _Pod:
 
     async def _execute(self) -> int:
         container = self._spec["containers"][0]
-        (self.folder / "tmp").mkdir(exist_ok=True)
         with (self.folder / "log").open("wb") as output:
             self.process = await asyncio.create_subprocess_exec(
                 *self._kubelet.images[container["image"]], env=self._environ(container), cwd=self.folder,
@@ -219,9 +221,9 @@ class _Pod:
 
     def _environ(self, container: dict[str, Any]) -> dict[str, str]:
         """Where the container would see a folder, its variables name the one that stands for it."""
-        mounts = {one["mountPath"]: str(self.folder / one["name"]) for one in container["volumeMounts"]}
+        mounts = {one["mountPath"]: str(self.folder / one["name"]) for one in container.get("volumeMounts", [])}
         environ = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-        for variable in container["env"]:
+        for variable in container.get("env", []):
             value = _EXPANDED.sub(lambda found: _expand(found, environ), variable["value"])
             for path, folder in mounts.items():
                 if value == path or value.startswith(f"{path}/"):

@@ -1,4 +1,4 @@
-"""A stand-in for a Kubernetes cluster: an API server over real HTTP, with controllers and a kubelet behind it.
+"""A stand-in for a Kubernetes cluster: an API server over real HTTPS, with controllers and a kubelet behind it.
 
 There is no cluster where the tests run, and none can be had. This one speaks what a runner speaks, as the
 documentation and the real one's schemas have it: list in pages with `continue`, watch as a stream of JSON lines with
@@ -42,10 +42,35 @@ REASONS: Final = {
 }
 
 
-class Cluster:
-    """`rules`: of the Role that the token's owner is bound to, in `namespace`."""
+def _group(version: str, plurals: list[str]) -> Object:
+    """What there is in a group, as a client asks before it begins."""
+    resources = [
+        {"name": plural, "singularName": "", "namespaced": True, "kind": KINDS[plural][1], "verbs": VERBS}
+        for plural in plurals
+    ]
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}
 
-    def __init__(self, folder: Path, rules: list[dict[str, Any]], namespace: str = "runtara-instances") -> None:
+
+VERBS: Final = ["create", "delete", "get", "list", "watch"]
+_BATCH: Final = {"groupVersion": "batch/v1", "version": "v1"}
+DISCOVERY: Final[dict[str, Object]] = {
+    "/version": {"major": "1", "minor": "32", "gitVersion": "v1.32.0"},
+    "/api": {"kind": "APIVersions", "versions": ["v1"]},
+    "/apis": {
+        "kind": "APIGroupList", "apiVersion": "v1",
+        "groups": [{"name": "batch", "versions": [_BATCH], "preferredVersion": _BATCH}],
+    },
+    "/api/v1": _group("v1", ["pods", "secrets"]),
+    "/apis/batch/v1": _group("batch/v1", ["jobs"]),
+}  # fmt: skip
+
+
+class Cluster:
+    """`rules`: of the Role of the token's owner, in `namespace`. `authority`: a folder with its certificate and key."""
+
+    def __init__(
+        self, folder: Path, rules: list[dict[str, Any]], authority: Path, namespace: str = "runtara-instances"
+    ) -> None:
         self.namespace = namespace
         self.store = Store()
         self.kubelet = Kubelet(self.store, folder)
@@ -60,15 +85,19 @@ class Cluster:
         self._snapshots: dict[str, tuple[str, list[Object]]] = {}
         self._hang_ups = asyncio.Event()
         self._folder = folder
+        self._authority = authority
         self.url = ""
 
     # for tests
 
     def kubeconfig(self, *, server: str | None = None, token: str | None = None) -> Path:
         """A file with which to be the runner; JSON is YAML, too."""
+        certificate = str(self._authority / "ca.crt")
         config = {
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {"server": server or self.url}}],
+            "clusters": [
+                {"name": "test", "cluster": {"server": server or self.url, "certificate-authority": certificate}},
+            ],
             "users": [{"name": "runner", "user": {"token": token or self.token}}],
             "contexts": [
                 {"name": "test", "context": {"cluster": "test", "user": "runner", "namespace": self.namespace}},
@@ -121,13 +150,16 @@ class Cluster:
     async def running(self) -> AsyncIterator["Cluster"]:
         base = "/{group:path}/namespaces/{namespace}/{plural}"
         routes = [
+            *(Route(path, lambda _, found=found: JSONResponse(found)) for path, found in DISCOVERY.items()),
+            Route(f"/api/v1/namespaces/{self.namespace}", self._its_namespace),
             Route(base, self._collection, methods=["GET", "POST"]),
             Route(base + "/{name}", self._one, methods=["DELETE", "GET"]),
             Route(base + "/{name}/log", self._log, methods=["GET"]),
         ]
         config = uvicorn.Config(
             Starlette(routes=routes), host="127.0.0.1", port=0, log_config=None, lifespan="off", ws="none",
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=1, ssl_certfile=self._authority / "ca.crt",
+            ssl_keyfile=self._authority / "tls.key",
         )  # fmt: skip
         server = _Server(config)
         tasks = [asyncio.create_task(run) for run in (
@@ -136,7 +168,7 @@ class Cluster:
         while not server.started:
             assert not tasks[0].done(), tasks[0]
             await asyncio.sleep(0.01)
-        self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        self.url = f"https://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         try:
             yield self
         finally:
@@ -149,6 +181,10 @@ class Cluster:
             await self.kubelet.close()
 
     # requests
+
+    def _its_namespace(self, request: Request) -> Response:
+        """kubectl looks for it before it says that something is not there."""
+        return JSONResponse({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
 
     async def _collection(self, request: Request) -> Response:
         params = request.query_params
