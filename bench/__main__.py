@@ -24,10 +24,11 @@ from runtara.infra.settings import Settings
 from runtara.sdk.client import Client
 
 from .cases import CASES, Case, OurBench
+from .launching import LAUNCHING
 from .measure import Line, fsync_ms
 from .waiting import WAITING
 
-ALL = {**CASES, **WAITING}
+ALL = {**CASES, **WAITING, **LAUNCHING}
 RESULTS = Path(__file__).parent / "results"
 TARGET = "bench.workflows"
 JOURNAL_BYTES = 512 * 1024 * 1024

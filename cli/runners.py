@@ -86,8 +86,10 @@ def runner(
     child: Child = False,
 ) -> None:
     """Run a runner of a kind: it takes run requests and turns them into running code."""
-    if (kind in OF_IMAGES) == bool(targets):
-        raise typer.BadParameter("kinds docker and kubernetes take no target, the others need one", param_hint="TARGET")
+    if kind in OF_IMAGES and targets:
+        raise typer.BadParameter(f"kind {kind} takes none: register an image for the workflow", param_hint="TARGET")
+    if kind not in OF_IMAGES and not targets:
+        raise typer.BadParameter(f"kind {kind} needs one", param_hint="TARGET")
     if kind is Kind.POOL:
         pool(targets or [], processes, False, tenant, child)
         return

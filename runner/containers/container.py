@@ -7,7 +7,7 @@ less and less often. Of one that is over sooner than the first look nothing is k
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -27,10 +27,11 @@ MAX_LOOK_SECONDS: Final = 5.0
 LAST_LINES: Final = 100
 SIGNALLED: Final = 128  # a shell's way, and the engine's, to say that a signal ended it
 AWAY_SECONDS: Final = 0.5
+MAX_REFUSALS: Final = 20
 
 
 class Container:
-    """`age`: seconds since it was started. `on_forgotten` gets its name, and that of its secrets."""
+    """`age`: seconds since it was started. `on_forgotten` gets its name once it is removed."""
 
     def __init__(
         self, engine: ContainerEngine, id: str, name: str, labels: dict[str, str], *, age: float,
@@ -84,25 +85,26 @@ class Container:
             await self._kill(signal.SIGKILL)
 
     async def forget(self) -> None:
-        while True:
-            try:
-                await self._engine.remove(self._id)
-                break
-            except (EngineAway, TimeoutError):
-                await asyncio.sleep(AWAY_SECONDS)
-            except EngineRefused as exc:
-                log.warning("container_not_removed", container=self._name, reason=str(exc))
-                break
-        for name in (self._name, f"{self._name}-secrets"):
-            self._on_forgotten(name)
+        await self._insist("remove", lambda: self._engine.remove(self._id))
+        self._on_forgotten(self._name)
 
     async def _kill(self, number: signal.Signals) -> None:
+        await self._insist("kill", lambda: self._engine.kill(self._id, number.name))
+
+    async def _insist(self, what: str, call: Callable[[], Awaitable[None]]) -> None:
+        """As long as the engine is away; what it refuses a few times more, since it may just be starting."""
+        refusals = 0
         while True:
             try:
-                await self._engine.kill(self._id, number.name)
-                return
+                return await call()
             except (EngineAway, TimeoutError):
-                await asyncio.sleep(AWAY_SECONDS)
+                pass
+            except EngineRefused as exc:
+                refusals += 1
+                if refusals == MAX_REFUSALS:
+                    log.warning("container_left", container=self._name, what=what, reason=str(exc))
+                    return
+            await asyncio.sleep(AWAY_SECONDS)
 
     async def last_words(self) -> str:
         try:

@@ -49,13 +49,12 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a container. `started_at` and `finished_at` as the engine writes times."""
+    """Of a container. `started_at` as the engine writes times."""
 
     status: str
     code: int
     out_of_memory: bool
     error: str
-    paused: bool
     started_at: str
 
 
@@ -67,7 +66,6 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 class Network(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     gateway: str | None
-    internal: bool
 
 
 class ContainerEngine:
@@ -117,8 +115,10 @@ class ContainerEngine:
                 with contextlib.suppress(TimeoutError):
                     await self._call(lambda api: api.wait(id, timeout=WAIT_SECONDS))
                 state = await self.state(id)
-            except EngineAway:
-                await asyncio.sleep(AWAY_SECONDS)
+            except (EngineAway, EngineRefused, TimeoutError) as exc:
+                if isinstance(exc, EngineRefused) and exc.status == 404:
+                    return None
+                await asyncio.sleep(AWAY_SECONDS)  # it may just be starting, too
                 continue
             if state is None or state.status not in ("running", "paused", "restarting"):
                 return state
@@ -133,7 +133,7 @@ class ContainerEngine:
             return None
         return State(
             status=found["Status"], code=found["ExitCode"], out_of_memory=bool(found["OOMKilled"]),
-            error=found["Error"] or "", paused=bool(found["Paused"]), started_at=found["StartedAt"],
+            error=found["Error"] or "", started_at=found["StartedAt"],
         )  # fmt: skip
 
     async def last_words(self, id: str, lines: int) -> bytes:
@@ -182,7 +182,7 @@ class ContainerEngine:
             return None
         configs: Sequence[Mapping[str, str]] = (found.get("IPAM") or {}).get("Config") or []
         gateway = next((config["Gateway"] for config in configs if config.get("Gateway")), None)
-        return Network(name=found["Name"], gateway=gateway, internal=bool(found["Internal"]))
+        return Network(name=found["Name"], gateway=gateway)
 
     async def create_network(self, name: str, *, options: Mapping[str, str], labels: Mapping[str, str]) -> None:
         """An internal bridge. Nothing if it is there."""

@@ -18,7 +18,7 @@ from . import spec
 from .access import settings_inside
 from .container import Container
 from .engine import Config, ContainerEngine, EngineAway, EngineRefused
-from .files import Files
+from .files import SECRETS_SUFFIX, Files
 from .networks import Networks
 
 log = logger("runner")
@@ -43,6 +43,7 @@ class DockerLauncher(Service):
         self._stack.callback(self._engine.close)
         self._networks = Networks(self._settings, self._engine)
         self._files = Files(self._settings, self._runner)
+        self._stack.callback(self._files.close)
 
     async def launch(self, order: Order) -> Launched:
         image = order.options.image
@@ -71,7 +72,8 @@ class DockerLauncher(Service):
         inside = settings_inside(self._settings, order, way.nats_url, spec.SETTINGS_FOLDER)
         folders = {spec.SETTINGS_FOLDER: self._files.lay(name, inside.files)}
         if image.secrets:
-            folders[spec.SECRETS_FOLDER] = self._files.lay(f"{name}-secrets", self._files.values(image.secrets))
+            values = self._files.values(image.secrets)
+            folders[spec.SECRETS_FOLDER] = self._files.lay(f"{name}{SECRETS_SUFFIX}", values)
         labels = spec.labels_of(self._settings.deployment, self._runner, order)
         if image.timeout_us is not None:
             labels[f"{spec.LABEL}timeout-us"] = str(image.timeout_us)
@@ -93,8 +95,8 @@ class DockerLauncher(Service):
             if exc.status != 404:
                 raise
         if reference.startswith(LOCAL_ID):
-            raise LaunchFailed(reason=f"this Docker Engine has no image {reference}, and only it could")
-        log.info("image_pulled", image=reference)
+            raise LaunchFailed(reason=f"this Docker Engine has no image {reference}: build or load it there")
+        log.info("image_missing", image=reference)
         try:
             await self._engine.pull(reference)
             return await self._engine.create(name, config)

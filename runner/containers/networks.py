@@ -48,7 +48,7 @@ class Networks:
         settings = self._settings
         url = settings.nats_url_inside or settings.require_nats_url()
         if mode == "host":
-            return Way(network="host", nats_url=settings.require_nats_url())
+            return Way(network="host", nats_url=url)
         if mode == "bridge":
             host = HOST_NAME if _is_loopback(url) else None
             hosts = (f"{HOST_NAME}:host-gateway",)

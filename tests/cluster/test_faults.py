@@ -83,7 +83,7 @@ def test_a_target_is_refused_since_images_are_registered(jobs: Jobs) -> None:
     command = [sys.executable, "-m", "runtara.cli", "runner", "--kind", "kubernetes", "flows.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "take no target" in done.stderr
+    assert "takes none: register an image" in done.stderr
 
 
 async def test_the_name_of_a_runner_is_its_namespaces(jobs: Jobs) -> None:

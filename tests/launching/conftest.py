@@ -1,14 +1,16 @@
 """A platform with a runner of one kind: the same tests for processes and for containers."""
 
 import asyncio
+import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import docker.errors
 import msgspec
 import pytest
 
@@ -99,11 +101,11 @@ class Containers:
 
     kind = "docker"
 
-    def __init__(self, settings: Settings, stack: AsyncExitStack, image: str) -> None:
+    def __init__(self, settings: Settings, stack: AsyncExitStack, image: str, api: Any) -> None:
         self.settings = settings
         self._stack = stack
         self.image = image
-        self.api = containers.engine()
+        self.api = api
 
     async def runner(
         self, *, memory: int | None = None, timeout: float | None = None, image: dict[str, Any] | None = None,
@@ -158,14 +160,14 @@ async def processes(deployed: Settings, engine: Engine, stack: AsyncExitStack) -
 
 
 @pytest.fixture(scope="session")
-def bus_network(docker_engine: Any) -> Any:
-    """(name, gateway) of an internal network."""
+def bus_network(docker_engine: Any) -> Iterator[tuple[str, str]]:
+    """(name, gateway) of an internal network; pytest-xdist's workers share it."""
     name = "runtara-test-bus"
-    found = docker_engine.networks(names=[name])
-    if not found:
-        docker_engine.create_network(name, driver="bridge", internal=True)
-    config = docker_engine.inspect_network(name)["IPAM"]["Config"]
-    return name, config[0]["Gateway"]
+    with contextlib.suppress(docker.errors.APIError):  # it is there
+        docker_engine.create_network(name, driver="bridge", internal=True, check_duplicate=True)
+    yield name, docker_engine.inspect_network(name)["IPAM"]["Config"][0]["Gateway"]
+    with contextlib.suppress(docker.errors.APIError):  # another worker uses it
+        docker_engine.remove_network(name)
 
 
 @pytest.fixture
@@ -183,7 +185,7 @@ async def boxes(
     settings = replace(
         deployed, runner_name=deployed.deployment, bus_network=bus_network[0], nats_url_inside=network.url
     )
-    made = Containers(settings, stack, containers.build_image(FLOWS))
+    made = Containers(settings, stack, containers.build_image(FLOWS), docker_engine)
     try:
         yield made
         await stack.aclose()

@@ -139,8 +139,18 @@ async def looks(ctx: Context) -> dict[str, Any]:
         if secrets_folder.exists()
         else [],
         "environ": dict(os.environ),
-        "routes": Path("/proc/net/route").read_text().splitlines()[1:],
     }
+
+
+@workflow
+async def reaches(ctx: Context, host: str, port: int) -> bool:
+    try:
+        async with asyncio.timeout(3):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError:  # a time-out, too
+        return False
+    writer.close()
+    return True
 
 
 def _writes(path: Path) -> bool:
@@ -154,3 +164,15 @@ def _writes(path: Path) -> bool:
 @workflow
 async def fails(ctx: Context) -> None:
     raise ValueError("no luck")
+
+
+@workflow
+async def burns(ctx: Context) -> None:
+    while True:
+        sum(range(100_000))
+
+
+@workflow
+async def descriptors(ctx: Context) -> list[str]:
+    folder = Path("/proc/self/fd")
+    return [os.readlink(link) for link in folder.iterdir() if link.is_symlink() and link.exists()]

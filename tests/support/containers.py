@@ -84,7 +84,7 @@ def _fill(root: Path, flows: Path) -> None:
         shutil.copytree(ROOT / name, site / "runtara" / name, ignore=_SKIPPED)
     (root / "app").mkdir()
     shutil.copy(flows, root / "app/flows.py")
-    (root / "tmp").mkdir(mode=0o1777)
+    (root / "tmp").mkdir()
     (root / "etc").mkdir()
     (root / "etc/passwd").write_text("nonroot:x:65532:65532::/tmp:/bin/false\n")
     _add_libraries(root)
@@ -116,6 +116,6 @@ def _tar(root: Path) -> bytes:
 def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
-    if member.isdir() and member.name != "./tmp":
-        member.mode = 0o755
+    if member.isdir():
+        member.mode = 0o1777 if member.name == "./tmp" else 0o755
     return member
