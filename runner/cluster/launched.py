@@ -19,7 +19,7 @@ from .api import JOBS, ApiServer, ClusterAway, ClusterRefused
 from .objects import Job
 from .reasons import NODE_LOST, end_of, has_started, obstacle_of
 from .sightings import Sightings
-from .spec import PREFIX
+from .spec import PREFIX, TIMEOUT
 
 log = logger("runner")
 
@@ -39,7 +39,8 @@ class ClusterJob:
         self.instance = notes[f"{PREFIX}instance"]
         self.attempt = int(notes[f"{PREFIX}attempt"])
         self.nonce = notes[f"{PREFIX}nonce"]
-        self.time_limit: float | None = None  # the cluster sees to it, also while no runner is there
+        limit = notes.get(TIMEOUT)
+        self.time_limit = int(limit) / 1e6 if limit is not None else None
         self._api = api
         self._sightings = sightings
         self._created_at = job.metadata.creation_timestamp or datetime.now(UTC)

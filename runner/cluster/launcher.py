@@ -92,11 +92,17 @@ class KubernetesLauncher(Service):
 
     async def _made_before(self, name: str) -> Job:
         """The answer to an earlier try was lost: its name has the claim's nonce in it, so nobody else's is like it."""
-        count = self._sightings.count(name)
-        while (job := self._sightings.of(name).job) is None:
-            await self._sightings.change(name, after=count)
-            count = self._sightings.count(name)
-        return job
+        seconds = self._settings.launch_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    count = self._sightings.count(name)
+                    job = self._sightings.of(name).job
+                    if job is not None:
+                        return job
+                    await self._sightings.change(name, after=count)
+        except TimeoutError as exc:
+            raise LaunchFailed(reason=f"there is a Job {name}, but it was not to be seen for {seconds:g} s") from exc
 
     async def _create(self, resource: Resource, manifest: Manifest, type: type[T]) -> T | None:
         """None if there is one already. Raises `ClusterRefused`."""

@@ -51,6 +51,9 @@ class Mirror(Service, Generic[T]):
         """By name."""
         return dict(self._items)
 
+    def get(self, name: str) -> T | None:
+        return self._items.get(name)
+
     @property
     def version(self) -> str | None:
         """Up to which all is known; None while that has to be found out."""

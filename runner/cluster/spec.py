@@ -23,10 +23,12 @@ TMP_BYTES: Final = 64 * 1024 * 1024  # in memory, and counted with the container
 SETTINGS_FOLDER: Final = "/run/runtara"
 SECRETS_FOLDER: Final = "/run/secrets"
 SECRET_KEY: Final = "value"  # of a Kubernetes Secret that an image names
+DEADLINE_MARGIN_SECONDS: Final = 10  # the runner is first: what Kubernetes ends may hand over, and go on elsewhere
 KEPT_SECONDS: Final = 3600  # a finished Job that no runner comes back to
 PREFIX: Final = "runtara.dev/"
 JOB_LABEL: Final = f"{PREFIX}job"
 NETWORK_LABEL: Final = f"{PREFIX}network"  # what NetworkPolicies select by
+TIMEOUT: Final = f"{PREFIX}timeout-us"
 RUNNER_LABEL: Final = f"{PREFIX}runner"
 OWN_SECRETS: Final = "runtara-"  # our Secrets begin like this; no image may name one
 _NAME_LENGTH: Final = 20  # of the instance's id, for people; a name has 63
@@ -76,15 +78,16 @@ class Identity:
             f"{PREFIX}attempt": str(order.attempt),
             f"{PREFIX}nonce": order.nonce,
             f"{PREFIX}image": f"{image.name}:{image.version}",
+            **({} if image.timeout_us is None else {TIMEOUT: str(image.timeout_us)}),
         }
 
 
 def job_manifest(
     identity: Identity, order: Order, image: Image, environ: Mapping[str, str], *, grace: float, launch_seconds: float
 ) -> Manifest:
-    """`environ`: ours, which wins. The pod's own deadline is the wall-clock limit; the Job's is for a pod that the
-    cluster could not start or end."""
-    limit = math.ceil(image.timeout_us / 1e6) if image.timeout_us is not None else None
+    """`environ`: ours, which wins. The runner sees to the wall-clock limit; while it is away the pod's deadline does,
+    and the Job's, for a pod that the cluster could not start or end."""
+    limit = None if image.timeout_us is None else math.ceil(image.timeout_us / 1e6) + DEADLINE_MARGIN_SECONDS
     outer = None if limit is None else {"activeDeadlineSeconds": limit + math.ceil(grace + launch_seconds)}
     marks = {"labels": identity.labels(order, image), "annotations": identity.annotations(order, image)}
     name = identity.name(order)

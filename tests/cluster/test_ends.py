@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runtara.protocol.errors import WorkflowFailed
+from runtara.runner.cluster import spec
 from runtara.runner.cluster.api import RightMissing
 
 from .conftest import Jobs
@@ -49,18 +50,30 @@ async def test_its_pod_was_deleted(jobs: Jobs) -> None:
 
 
 async def test_its_job_was_deleted_by_somebody(jobs: Jobs) -> None:
-    await running(jobs, "removed")
+    """One that neither hands over nor ends when it is asked to."""
+    await jobs.runner()
+    await jobs.client.start("spins", {}, id="removed")
+    await jobs.recorded("removed", "first")
     job = jobs.cluster.store.all("jobs", NAMESPACE)[0]["metadata"]["name"]
     jobs.cluster.delete_job(job)
     assert (await jobs.losses("removed"))[0]["reason"].startswith("exited: ")
     await jobs.pod("removed")
 
 
-async def test_over_its_wall_clock(jobs: Jobs) -> None:
-    await jobs.runner(image={"timeout_us": 4_000_000})
-    await jobs.client.start("deaf", {}, id="late")
-    reason = (await jobs.losses("late"))[0]["reason"]
-    assert reason.startswith("exited: over its wall-clock limit"), reason
+async def test_over_its_wall_clock_an_attempt_is_lost_however_politely_it_would_leave(jobs: Jobs) -> None:
+    await jobs.runner(image={"timeout_us": 3_000_000})
+    await jobs.client.start("count", {"steps": 3_000, "pause": 0.1}, id="late")
+    assert (await jobs.losses("late"))[0]["reason"] == "exited: over its wall-clock limit of 3 s"
+
+
+async def test_the_cluster_keeps_the_wall_clock_if_the_runner_does_not(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spec, "DEADLINE_MARGIN_SECONDS", -57)
+    await jobs.runner(image={"timeout_us": 60_000_000})
+    await jobs.client.start("deaf", {}, id="later")
+    reason = (await jobs.losses("later"))[0]["reason"]
+    assert reason.startswith("exited: over its wall-clock limit: Pod was active on the node longer"), reason
 
 
 async def test_exited_without_an_end_of_its_own_and_its_last_words(jobs: Jobs) -> None:

@@ -64,13 +64,13 @@ def test_whatever_the_ids_are_names_and_labels_are_legal(
     assert made["metadata"]["annotations"]["runtara.dev/instance"] == instance
 
 
-def test_limits_are_the_containers_and_the_wall_clock_is_the_pods() -> None:
+def test_limits_are_the_containers_and_the_pod_has_a_deadline_behind_the_runners() -> None:
     made = manifest(FULL)
     assert made["spec"]["backoffLimit"] == 0
-    assert made["spec"]["activeDeadlineSeconds"] == 90 + 76
+    assert made["spec"]["activeDeadlineSeconds"] == 90 + 10 + 76
     spec = made["spec"]["template"]["spec"]
     assert spec["restartPolicy"] == "Never"
-    assert spec["activeDeadlineSeconds"] == 90
+    assert spec["activeDeadlineSeconds"] == 90 + 10
     assert spec["terminationGracePeriodSeconds"] == 16
     resources = spec["containers"][0]["resources"]
     assert resources["limits"] == resources["requests"] == {"memory": "268435456", "cpu": "500m"}

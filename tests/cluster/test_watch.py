@@ -12,6 +12,7 @@ from runtara.runner.cluster.access import Access, find_access
 from runtara.runner.cluster.api import JOBS, PODS, ApiServer, ClusterAway, ClusterRefused, RightMissing
 from runtara.runner.cluster.mirror import Mirror
 from runtara.runner.cluster.objects import Job, Pod
+from runtara.runner.cluster.sightings import Sightings
 from tests.support.cluster.server import Cluster
 from tests.support.polling import eventually
 from tests.support.proxy import Proxy, proxy_of
@@ -167,6 +168,18 @@ async def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(cluster: Clust
     cluster.hang_up()
     await watches(cluster, 3)
     assert loop.time() - before >= 1.0
+
+
+async def test_of_what_is_forgotten_and_gone_nothing_is_kept(cluster: Cluster, api: ApiServer) -> None:
+    """In whatever order a Job and its pod go."""
+    async with Sightings(api, SELECTOR) as sightings:
+        labels = {"runtara.dev/runner": "r-1", "runtara.dev/job": "one"}
+        pod(cluster, "one-abc", **labels)
+        await eventually(lambda: sightings.of("one").pod is not None, what="the pod")
+        sightings.forget("one")
+        assert sightings.known == {"one"}
+        remove(cluster, "one-abc")
+        await eventually(lambda: not sightings.known, what="nothing")
 
 
 # the network
