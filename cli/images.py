@@ -69,6 +69,9 @@ def register(
         Literal["instance", "pool"],
         typer.Option(help="instance: a container for each. pool: one hosts many instances of the same workflow."),
     ] = "instance",
+    runner: Annotated[
+        Literal["docker", "kubernetes"], typer.Option(help="The kind of runner that makes the containers.")
+    ] = "docker",
     as_given: Annotated[
         bool, typer.Option("--as-given", help="Do not look the image up here: only the runner's machine has it.")
     ] = False,
@@ -89,14 +92,17 @@ def register(
         secrets=tuple(secret or ()),
         isolation=isolation,
     )
-    exits.run(_register(wanted, workflow or [], as_given, tenant, as_json), as_json=as_json)
+    exits.run(_register(wanted, workflow or [], runner, as_given, tenant, as_json), as_json=as_json)
 
 
-async def _register(image: Image, workflows: list[str], as_given: bool, tenant: str | None, as_json: bool) -> None:
+async def _register(
+    image: Image, workflows: list[str], runner: str, as_given: bool, tenant: str | None, as_json: bool
+) -> None:
     check_image(image)
     reference, labelled = (image.reference, None) if as_given else await asyncio.to_thread(_looked_up, image.reference)
     image = msgspec.structs.replace(image, reference=reference)
-    done = await register_with(image, _chosen(image, workflows, labelled), tenant)
+    chosen = [msgspec.structs.replace(one, kind=runner) for one in _chosen(image, workflows, labelled)]
+    done = await register_with(image, chosen, tenant)
     if as_json:
         output.print_json(image_json(done.view) | {"created": done.created})
     else:

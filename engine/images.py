@@ -19,7 +19,7 @@ import msgspec
 from runtara.infra.postgres import PgConnection
 from runtara.protocol.errors import ImageInUse, ImageNotFound, InvalidImage
 from runtara.protocol.ids import check_id
-from runtara.protocol.images import KIND, check_image
+from runtara.protocol.images import KIND, KINDS, check_image
 from runtara.protocol.messages import ImageView, RegisteredImage, Registration
 from runtara.protocol.records import Image
 
@@ -125,8 +125,9 @@ def _check(image: Image, workflows: Sequence[Registration]) -> None:
 
 
 def _run_by(image: Image, workflow: Registration) -> Registration:
-    options = msgspec.structs.replace(workflow.options, runner=KIND, image=image)
-    return msgspec.structs.replace(workflow, kind=KIND, options=options)
+    kind = workflow.kind if workflow.kind in KINDS else KIND
+    options = msgspec.structs.replace(workflow.options, runner=kind, image=image)
+    return msgspec.structs.replace(workflow, kind=kind, options=options)
 
 
 def _version(row: asyncpg.Record) -> tuple[Image, list[Registration]]:

@@ -113,7 +113,7 @@ class Settings:
     runner_name: str | None = _setting(
         None,
         "Name of a runner of containers, by which it finds its own again when it is restarted. Two that use one Docker "
-        "Engine need two names. Default: the host's name.",
+        "Engine, or one namespace of Kubernetes, need two names. Default: the host's name, or the namespace's.",
     )
     runner_dir: str | None = _setting(
         None,
@@ -130,6 +130,15 @@ class Settings:
     )
     nats_url_inside: str | None = _setting(
         None, "Address of the NATS server as containers reach it, if `nats_url` is not that."
+    )
+    kubernetes_namespace: str | None = _setting(
+        None,
+        "Namespace in which a runner of kind kubernetes makes Jobs. Default: its service account's, or the context's.",
+    )
+    kubernetes_context: str | None = _setting(
+        None,
+        "Context of the kubeconfig (`KUBECONFIG`, `~/.kube/config`) with which a runner reaches the API server. "
+        "Default: the service account of its pod, or else the current context.",
     )
 
     def __post_init__(self) -> None:

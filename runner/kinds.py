@@ -33,6 +33,18 @@ def docker_runner(settings: Settings) -> Runner:
     return Runner(settings, DockerLauncher(settings, name), id=name)
 
 
+def kubernetes_runner(settings: Settings) -> Runner:
+    """Its name is the namespace's: that of a pod is another at every start. Raises `ExtraMissing`, `InvalidSetting`."""
+    try:
+        from .cluster.access import find_access
+        from .cluster.launcher import KubernetesLauncher
+    except ModuleNotFoundError as exc:
+        raise ExtraMissing(extra="kubernetes") from exc
+    access = find_access(namespace=settings.kubernetes_namespace, context=settings.kubernetes_context)
+    name = runner_id("kubernetes", settings.runner_name or access.namespace)
+    return Runner(settings, KubernetesLauncher(settings, access, name), id=name)
+
+
 def runner_id(kind: str, name: str) -> str:
     """The same at every start, so that what the last one launched is known to be its own."""
     return f"r-{kind}-{_NOT_IN_IDS.sub('-', name)}"[:MAX_ID_LENGTH]

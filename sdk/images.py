@@ -29,7 +29,8 @@ class Images:
     async def register(self, image: Image, workflows: Sequence[Registration]) -> RegisteredImage:
         """Let `workflows` be started with `image` from now on; instances that exist keep theirs.
 
-        The platform gives the version, whatever `image.version` is: the next one, or the last if nothing is new.
+        The kind of a registration is `docker` or `kubernetes`; anything else means `docker`. The platform gives the
+        version, whatever `image.version` is: the next one, or the last if nothing is new.
         Raises `InvalidImage`, `InvalidId`.
         """
         request = RegisterImage(image=check_image(image), workflows=list(workflows))

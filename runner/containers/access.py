@@ -17,7 +17,7 @@ from ..launches import Order
 
 _NOT_INSIDE: Final = (
     "database_url", "slots", "launch_seconds", "runner_name", "runner_dir", "secrets_dir", "bus_network",
-    "nats_url_inside", "nats_keys",
+    "nats_url_inside", "nats_keys", "kubernetes_namespace", "kubernetes_context",
 )  # fmt: skip
 
 

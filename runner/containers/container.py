@@ -31,7 +31,7 @@ MAX_REFUSALS: Final = 20
 
 
 class Container:
-    """`age`: seconds since it was started. `on_forgotten` gets its name once it is removed."""
+    """`age`: seconds since it was started. `on_forgotten` gets its name, and that of its secrets."""
 
     def __init__(
         self, engine: ContainerEngine, id: str, name: str, labels: dict[str, str], *, age: float,
@@ -86,7 +86,8 @@ class Container:
 
     async def forget(self) -> None:
         await self._insist("remove", lambda: self._engine.remove(self._id))
-        self._on_forgotten(self._name)
+        for name in (self._name, f"{self._name}-secrets"):
+            self._on_forgotten(name)
 
     async def _kill(self, number: signal.Signals) -> None:
         await self._insist("kill", lambda: self._engine.kill(self._id, number.name))

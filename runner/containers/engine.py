@@ -49,12 +49,13 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a container. `started_at` as the engine writes times."""
+    """Of a container. `started_at` and `finished_at` as the engine writes times."""
 
     status: str
     code: int
     out_of_memory: bool
     error: str
+    paused: bool
     started_at: str
 
 
@@ -66,6 +67,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 class Network(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     gateway: str | None
+    internal: bool
 
 
 class ContainerEngine:
@@ -133,7 +135,7 @@ class ContainerEngine:
             return None
         return State(
             status=found["Status"], code=found["ExitCode"], out_of_memory=bool(found["OOMKilled"]),
-            error=found["Error"] or "", started_at=found["StartedAt"],
+            error=found["Error"] or "", paused=bool(found["Paused"]), started_at=found["StartedAt"],
         )  # fmt: skip
 
     async def last_words(self, id: str, lines: int) -> bytes:
@@ -182,7 +184,7 @@ class ContainerEngine:
             return None
         configs: Sequence[Mapping[str, str]] = (found.get("IPAM") or {}).get("Config") or []
         gateway = next((config["Gateway"] for config in configs if config.get("Gateway")), None)
-        return Network(name=found["Name"], gateway=gateway)
+        return Network(name=found["Name"], gateway=gateway, internal=bool(found["Internal"]))
 
     async def create_network(self, name: str, *, options: Mapping[str, str], labels: Mapping[str, str]) -> None:
         """An internal bridge. Nothing if it is there."""

@@ -18,7 +18,7 @@ from . import spec
 from .access import settings_inside
 from .container import Container
 from .engine import Config, ContainerEngine, EngineAway, EngineRefused
-from .files import SECRETS_SUFFIX, Files
+from .files import Files
 from .networks import Networks
 
 log = logger("runner")
@@ -72,8 +72,7 @@ class DockerLauncher(Service):
         inside = settings_inside(self._settings, order, way.nats_url, spec.SETTINGS_FOLDER)
         folders = {spec.SETTINGS_FOLDER: self._files.lay(name, inside.files)}
         if image.secrets:
-            values = self._files.values(image.secrets)
-            folders[spec.SECRETS_FOLDER] = self._files.lay(f"{name}{SECRETS_SUFFIX}", values)
+            folders[spec.SECRETS_FOLDER] = self._files.lay(f"{name}-secrets", self._files.values(image.secrets))
         labels = spec.labels_of(self._settings.deployment, self._runner, order)
         if image.timeout_us is not None:
             labels[f"{spec.LABEL}timeout-us"] = str(image.timeout_us)
@@ -95,8 +94,8 @@ class DockerLauncher(Service):
             if exc.status != 404:
                 raise
         if reference.startswith(LOCAL_ID):
-            raise LaunchFailed(reason=f"this Docker Engine has no image {reference}: build or load it there")
-        log.info("image_missing", image=reference)
+            raise LaunchFailed(reason=f"this Docker Engine has no image {reference}, and only it could")
+        log.info("image_pulled", image=reference)
         try:
             await self._engine.pull(reference)
             return await self._engine.create(name, config)

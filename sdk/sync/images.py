@@ -16,7 +16,8 @@ class Images(Face[_Images]):
     def register(self, image: Image, workflows: Sequence[Registration]) -> RegisteredImage:
         """Let `workflows` be started with `image` from now on; instances that exist keep theirs.
 
-        The platform gives the version, whatever `image.version` is: the next one, or the last if nothing is new.
+        The kind of a registration is `docker` or `kubernetes`; anything else means `docker`. The platform gives the
+        version, whatever `image.version` is: the next one, or the last if nothing is new.
         Raises `InvalidImage`, `InvalidId`.
         """
         return self._call(lambda: self._inner.register(image, workflows))

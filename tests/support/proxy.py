@@ -11,16 +11,16 @@ class Proxy:
     """Forwards bytes while the network is whole. `cut` breaks all connections and refuses new ones until `mend`;
     `hold` keeps them open and lets nothing through."""
 
-    def __init__(self, host: str, port: int, at: str, at_port: int) -> None:
+    def __init__(self, host: str, port: int, at: str) -> None:
         self._target = (host, port)
         self._at = at
         self._whole = asyncio.Event()
         self._whole.set()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._clients: set[asyncio.StreamWriter] = set()
+        self.clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._port = at_port
+        self._port = 0
 
     @property
     def url(self) -> str:
@@ -39,7 +39,7 @@ class Proxy:
 
     def say(self, words: bytes) -> None:
         """Tell the clients something as if the server had; nothing else may be under way."""
-        for writer in self._clients:
+        for writer in self.clients:
             writer.write(words)
 
     async def mend(self) -> None:
@@ -51,7 +51,7 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(*self._target)
         self._writers |= {writer, back}
-        self._clients.add(writer)
+        self.clients.add(writer)
         for source, target in ((reader, back), (there, writer)):
             task = asyncio.create_task(self._forward(source, target))
             self._tasks.add(task)
@@ -65,14 +65,14 @@ class Proxy:
                 await target.drain()
         target.transport.abort()
         self._writers.discard(target)
-        self._clients.discard(target)
+        self.clients.discard(target)
 
 
 @asynccontextmanager
-async def proxy_of(url: str, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Proxy]:
-    """A proxy at `host` and `port` (any that is free unless given) in front of the NATS server at `url`."""
+async def proxy_of(url: str, *, host: str = "127.0.0.1") -> AsyncIterator[Proxy]:
+    """A proxy at `host` in front of the NATS server at `url`."""
     parts = urlsplit(url)
-    proxy = Proxy(parts.hostname or "127.0.0.1", parts.port or 4222, host, port)
+    proxy = Proxy(parts.hostname or "127.0.0.1", parts.port or 4222, host)
     await proxy.mend()
     try:
         yield proxy
