@@ -52,11 +52,11 @@ async def test_its_pod_was_deleted(jobs: Jobs) -> None:
 async def test_its_job_was_deleted_by_somebody(jobs: Jobs) -> None:
     """One that neither hands over nor ends when it is asked to."""
     await jobs.runner()
-    await jobs.client.start("spins", {}, id="removed")
+    await jobs.client.start("deaf", {}, id="removed")
     await jobs.recorded("removed", "first")
     job = jobs.cluster.store.all("jobs", NAMESPACE)[0]["metadata"]["name"]
     jobs.cluster.delete_job(job)
-    assert (await jobs.losses("removed"))[0]["reason"].startswith("exited: ")
+    assert (await jobs.losses("removed"))[0]["reason"] == "exited: somebody removed its Job"
     await jobs.pod("removed")
 
 
