@@ -295,7 +295,7 @@ class Cluster:
         try:
             async for type, one in self.store.changes(plural, self.namespace, version):
                 if bookmarks if type == "BOOKMARK" else _selected(one, selector):
-                    yield json.dumps({"type": type, "object": one}).encode() + b"\n"
+                    yield json.dumps({"type": type, "object": one}, ensure_ascii=False).encode() + b"\n"
         except Gone:
             gone = {"kind": "Status", "status": "Failure", "reason": "Expired", "code": 410}
             gone["message"] = f"too old resource version: {version} ({self.store.version})"
