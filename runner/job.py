@@ -23,13 +23,14 @@ Launch = Callable[[], Awaitable[Launched]]
 
 class Job:
     """`launch` starts it, `is_reserved` asks the platform whether its process has not spoken yet, `tell` returns once
-    the journal has its end."""
+    the journal has its end. `runner` is who claimed."""
 
     def __init__(
         self, instance: str, attempt: int, nonce: str, *, launch: Launch,
         is_reserved: Callable[["Job"], Awaitable[bool]], tell: Callable[["Job", Ending], Awaitable[None]],
-        launch_seconds: float, grace: float,
+        launch_seconds: float, grace: float, runner: str,
     ) -> None:  # fmt: skip
+        self.runner = runner
         self.instance = instance
         self.attempt = attempt
         self.nonce = nonce

@@ -59,6 +59,11 @@ class Launched(Protocol):
     def nonce(self) -> str: ...
 
     @property
+    def runner(self) -> str | None:
+        """Who launched it. None: this runner."""
+        ...
+
+    @property
     def age(self) -> float:
         """Seconds since it was started."""
         ...
@@ -100,6 +105,10 @@ class Launcher(Protocol):
 
     async def left_behind(self) -> list[Launched]:
         """What an earlier life of this runner launched, whether it still runs or not."""
+        ...
+
+    async def abandoned(self) -> list[Launched]:
+        """What other runners launched, has ended a while ago, and nobody cleared away."""
         ...
 
     async def __aenter__(self) -> Self: ...

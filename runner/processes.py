@@ -40,6 +40,7 @@ class Process:
         self.attempt = order.attempt
         self.nonce = order.nonce
         self.time_limit = time_limit
+        self.runner: str | None = None
         self._tell = tell
         self._started_at = time.monotonic()
         self._end: asyncio.Future[Ended | NotForked] = asyncio.get_running_loop().create_future()
@@ -150,6 +151,9 @@ class ProcessLauncher(Service):
 
     async def left_behind(self) -> list[Launched]:
         return []  # processes end with their runner
+
+    async def abandoned(self) -> list[Launched]:
+        return []
 
     async def _start(self) -> "_WarmParent | None":
         """A warm parent that is ready; None if it ended before that, with its reason on stderr."""

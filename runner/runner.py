@@ -23,7 +23,7 @@ from runtara.infra.pull import ConsumerLost, PulledMsg, PullLoop
 from runtara.infra.settings import Settings
 from runtara.infra.writer import JournalWriter
 from runtara.protocol.credentials import Kind
-from runtara.protocol.errors import CredentialRefused, PlatformUnreachable, Unavailable
+from runtara.protocol.errors import CredentialRefused, PlatformUnreachable, RuntaraError, Unavailable
 from runtara.protocol.frames import encode_record
 from runtara.protocol.ids import new_token
 from runtara.protocol.messages import (
@@ -53,6 +53,7 @@ FIND_WORK_SECONDS: Final = 3.0  # how soon a workflow that somebody registers is
 RETRY_SECONDS: Final = 0.5
 FLUSH_SECONDS: Final = 2.0
 STOP_MARGIN_SECONDS: Final = 5.0  # beyond the grace that what is launched gives itself
+ABANDONED_SECONDS: Final = 30.0
 FIRST_LISTS: Final = 3  # heartbeats in a row that list what runs: what an earlier life had reserved is missing in them
 _request_decoder = msgspec.json.Decoder(RunRequest)
 _control_decoder: msgspec.json.Decoder[Control] = msgspec.json.Decoder(Control)
@@ -115,6 +116,7 @@ class Runner(Service):
         self.spawn(self._sweep(), "sweep")
         self.spawn(self._claims.acknowledge(), "acknowledge")
         self.spawn(self._keep_finding_work(), "find work")
+        self.spawn(self._clear_away(), "clear away")
 
     async def drain(self) -> None:
         self._draining = True
@@ -249,7 +251,7 @@ class Runner(Service):
         job = Job(
             request.instance, request.attempt, claim.nonce, launch=lambda: self._launch(order),
             is_reserved=self._is_reserved, tell=self._tell, launch_seconds=self._settings.launch_seconds,
-            grace=self._grace,
+            grace=self._grace, runner=self.id,
         )  # fmt: skip
         self._jobs[job.key] = job
 
@@ -264,7 +266,7 @@ class Runner(Service):
         self._start(job)
 
     def _adopt(self, launched: Launched) -> None:
-        """What an earlier life of ours launched is ours again."""
+        """What an earlier life of ours launched is ours again; or we clear away what another left."""
         log.info("adopted", instance=launched.instance, attempt=launched.attempt)
 
         async def launch() -> Launched:
@@ -273,8 +275,9 @@ class Runner(Service):
         job = Job(
             launched.instance, launched.attempt, launched.nonce, launch=launch, is_reserved=self._is_reserved,
             tell=self._tell, launch_seconds=self._settings.launch_seconds, grace=self._grace,
+            runner=launched.runner or self.id,
         )  # fmt: skip
-        job.confirmed = True
+        job.confirmed = job.runner == self.id  # others list what is theirs
         self._jobs[job.key] = job
         self._start(job)
 
@@ -288,6 +291,19 @@ class Runner(Service):
         self._left.set()
         for loop in self._loops.values():
             loop.wake()
+
+    async def _clear_away(self) -> None:
+        """What runners left that do not come back, and that has ended since: its end is told, and it is removed."""
+        while True:
+            await asyncio.sleep(ABANDONED_SECONDS)
+            try:
+                abandoned = await self._launcher.abandoned()
+            except (RuntaraError, TimeoutError) as exc:
+                log.debug("abandoned_unknown", reason=str(exc))
+                continue
+            for launched in abandoned:
+                if (launched.instance, launched.attempt) not in self._jobs:
+                    self._adopt(launched)
 
     # for the jobs
 
@@ -307,11 +323,11 @@ class Runner(Service):
 
     async def _is_reserved(self, job: Job) -> bool:
         view = await self._connection.call("get", {}, InstanceView, instance=job.instance)
-        return (view.attempt, view.worker) == (job.attempt, self.id)
+        return (view.attempt, view.worker) == (job.attempt, job.runner)
 
     async def _tell(self, job: Job, ending: Ending) -> None:
         record = Exited(
-            instance=job.instance, attempt=job.attempt, worker=self.id, reason=ending.reason, stderr=ending.stderr,
+            instance=job.instance, attempt=job.attempt, worker=job.runner, reason=ending.reason, stderr=ending.stderr,
             memory_bytes=ending.memory_bytes, cpu_us=ending.cpu_us,
         )  # fmt: skip
         await self._writer.send(self._connection.partition(job.instance), encode_record(record))

@@ -4,7 +4,8 @@ In a pod the files that Kubernetes mounts are used; elsewhere `KUBECONFIG` or `~
 files are joined, the first that has a name wins. Tokens, client certificates and passwords are understood; plugins that
 have to be run for a token are not (a service account's token does the same without running a program of somebody's).
 
-Invariant: a token that came from a file is read again for each request, since Kubernetes replaces it every hour.
+Invariant: a token that came from a file is read again for each request, since Kubernetes replaces it every hour. The
+authority's certificate is read once: it lives for years.
 """
 
 import base64

@@ -150,7 +150,7 @@ class ApiServer:
                 if response.is_error:
                     await response.aread()
                 self._check(response, "watch", resource)
-                async for line in response.aiter_lines():
+                async for line in _lines(response):
                     yield self._change(line, type)
             finally:
                 await response.aclose()
@@ -213,8 +213,8 @@ class ApiServer:
             )
         raise ClusterRefused(reason=reason, status=status)
 
-    def _change(self, line: str, type: type[T]) -> Change[T]:
-        event = _decode(line.encode(), _Event)
+    def _change(self, line: bytes, type: type[T]) -> Change[T]:
+        event = _decode(line, _Event)
         if event.type == "ERROR":
             status = _decode(event.object, _Status)
             reason = status.message or status.reason or "the watch failed"
@@ -222,6 +222,15 @@ class ApiServer:
                 raise ClusterRefused(reason=reason, status=410)
             raise ClusterAway(reason=reason, retry_after=None)
         return Change(type=event.type, object=_decode(event.object, type))
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """As the server means them: httpx's own also end where a value has one of Unicode's many line ends."""
+    rest = b""
+    async for data in response.aiter_bytes():
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield line
 
 
 M = TypeVar("M")

@@ -39,6 +39,7 @@ class ClusterJob:
         self.instance = notes[f"{PREFIX}instance"]
         self.attempt = int(notes[f"{PREFIX}attempt"])
         self.nonce = notes[f"{PREFIX}nonce"]
+        self.runner: str | None = None
         limit = notes.get(TIMEOUT)
         self.time_limit = int(limit) / 1e6 if limit is not None else None
         self._api = api

@@ -73,6 +73,10 @@ class KubernetesLauncher(Service):
     async def left_behind(self) -> list[Launched]:
         return [ClusterJob(self._api, self._sightings, job) for job in self._sightings.jobs]
 
+    async def abandoned(self) -> list[Launched]:
+        """Nothing: what has ended Kubernetes removes by itself after an hour, and the lease told its end."""
+        return []
+
     def _manifest(self, order: Order, image: Image) -> tuple[Manifest, dict[str, str]]:
         settings = self._settings
         url = settings.nats_url_inside or settings.require_nats_url()

@@ -46,6 +46,7 @@ class Container:
         self.instance = labels[f"{LABEL}instance"]
         self.attempt = int(labels[f"{LABEL}attempt"])
         self.nonce = labels[f"{LABEL}nonce"]
+        self.runner: str | None = labels[f"{LABEL}runner"]
         limit = labels.get(f"{LABEL}timeout-us")
         self.time_limit = int(limit) / 1e6 if limit is not None else None
 

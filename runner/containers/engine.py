@@ -160,10 +160,10 @@ class ContainerEngine:
             if exc.status not in (404, 409):  # gone, or on its way
                 raise
 
-    async def labelled(self, labels: Mapping[str, str]) -> list[Found]:
-        """All containers with these labels, whether they run or not."""
-        wanted = [f"{name}={value}" for name, value in labels.items()]
-        found = await self._call(lambda api: api.containers(all=True, filters={"label": wanted}))
+    async def labelled(self, labels: Mapping[str, str], *, statuses: Sequence[str] = ()) -> list[Found]:
+        """All containers with these labels; of these statuses alone, if any are given."""
+        filters = {"label": [f"{name}={value}" for name, value in labels.items()], "status": list(statuses)}
+        found = await self._call(lambda api: api.containers(all=True, filters=filters))
         return [Found(id=one["Id"], name=one["Names"][0].lstrip("/"), labels=one["Labels"]) for one in found]
 
     # images and networks

@@ -24,6 +24,7 @@ from .networks import Networks
 log = logger("runner")
 
 AWAY_SECONDS: Final = 1.0
+ENDED: Final = ("exited", "dead")
 LOCAL_ID: Final = "sha256:"  # how an image is named that no registry has
 
 
@@ -37,6 +38,7 @@ class DockerLauncher(Service):
         super().__init__("containers")
         self._settings = settings
         self._runner = runner
+        self._seen: set[str] = set()  # containers of others that had ended when we last looked
 
     async def open(self) -> None:
         self._engine = await ContainerEngine.connect()
@@ -66,6 +68,14 @@ class DockerLauncher(Service):
         found = [one for one in await self._engine.labelled(labels) if f"{spec.LABEL}nonce" in one.labels]
         self._files.remove_all_but([one.name for one in found])
         return [await Container.of(self._engine, one, self._files.remove) for one in found]
+
+    async def abandoned(self) -> list[Launched]:
+        """Seen to have ended in two looks in a row: a runner that lives clears its own away within moments."""
+        labels = spec.place_labels(self._settings.deployment, self._settings.tenant)
+        ended = await self._engine.labelled(labels, statuses=ENDED)
+        others = [one for one in ended if one.labels.get(f"{spec.LABEL}runner", self._runner) != self._runner]
+        seen, self._seen = self._seen, {one.id for one in others}
+        return [await Container.of(self._engine, one, self._files.remove) for one in others if one.id in seen]
 
     async def _launch(self, order: Order, image: Image, name: str) -> Launched:
         way = await self._networks.way(image.network)

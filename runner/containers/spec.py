@@ -34,7 +34,11 @@ def labels_of(deployment: str, runner: str, order: Order) -> dict[str, str]:
 
 def owner_labels(deployment: str, tenant: str, runner: str) -> dict[str, str]:
     """What a runner finds its own by."""
-    return {f"{LABEL}deployment": deployment, f"{LABEL}tenant": tenant, f"{LABEL}runner": runner}
+    return place_labels(deployment, tenant) | {f"{LABEL}runner": runner}
+
+
+def place_labels(deployment: str, tenant: str) -> dict[str, str]:
+    return {f"{LABEL}deployment": deployment, f"{LABEL}tenant": tenant}
 
 
 def container_name(deployment: str, order: Order) -> str:

@@ -56,7 +56,7 @@ async def test_its_job_was_deleted_by_somebody(jobs: Jobs) -> None:
     await jobs.recorded("removed", "first")
     job = jobs.cluster.store.all("jobs", NAMESPACE)[0]["metadata"]["name"]
     jobs.cluster.delete_job(job)
-    assert (await jobs.losses("removed"))[0]["reason"].startswith("exited: ")
+    assert (await jobs.losses("removed"))[0]["reason"] == "exited: somebody removed its Job"
     await jobs.pod("removed")
 
 

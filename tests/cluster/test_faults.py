@@ -1,5 +1,6 @@
 """The API server goes away, a node goes away, somebody misconfigures: what becomes of what runs."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -42,6 +43,24 @@ async def test_while_the_api_server_is_away_jobs_run_on_and_new_ones_wait(jobs: 
     assert not await jobs.events("a-2", "AttemptLost")
 
 
+async def test_an_end_that_no_watch_tells_is_found_by_listing_again(jobs: Jobs) -> None:
+    """The watches end, the pod too, and by the time they are back the server has forgotten what happened since."""
+    await jobs.runner()
+    await jobs.client.start("count", {"steps": 3_000, "pause": 0.1}, id="g-1")
+    await jobs.recorded("g-1", "step-0")
+    pod = (await jobs.pod("g-1"))["metadata"]["name"]
+    for resource in ("jobs", "pods"):
+        jobs.cluster.fail("watch", resource, 503, "down for a moment", retry_after=1)
+    lists = jobs.cluster.calls["list", "pods"]
+    jobs.cluster.hang_up()
+    jobs.cluster.kubelet.kill(jobs.cluster.namespace, pod)
+    await jobs.pod("g-1", phase="Failed")
+    jobs.cluster.store.compact()
+    assert [one["reason"] for one in await jobs.losses("g-1")] == ["exited: the container was ended by SIGKILL"]
+    assert jobs.cluster.calls["list", "pods"] == lists + 1
+    await jobs.recorded("g-1", "step-20")
+
+
 async def test_a_job_on_a_lost_node_does_not_hold_its_slot_for_ever(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +96,19 @@ def test_without_a_cluster_the_command_says_what_is_missing(jobs: Jobs, tmp_path
     assert done.returncode == 2
     assert "not in a pod, and there is no" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_missing_right_is_said_on_the_command_line(jobs: Jobs) -> None:
+    jobs.cluster.rights.remove(("watch", "jobs"))
+    jobs.cluster.rights.remove(("list", "jobs"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "runtara.cli", "runner", "--kind", "kubernetes", stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **jobs.settings.to_environ()},
+    )  # fmt: skip
+    _, stderr = await process.communicate()
+    assert process.returncode not in (0, None)
+    assert "the runner may not list jobs in namespace runtara-instances" in stderr.decode()
+    assert "Traceback" not in stderr.decode()
 
 
 def test_a_target_is_refused_since_images_are_registered(jobs: Jobs) -> None:

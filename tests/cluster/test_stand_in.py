@@ -15,7 +15,7 @@ import pytest
 from tests.support.cluster.server import VERBS, Cluster
 from tests.support.polling import eventually
 
-EVERYTHING = [{"verbs": VERBS, "resources": ["jobs", "pods", "secrets", "pods/log"]}]
+EVERYTHING = [{"verbs": VERBS, "apiGroups": ["", "batch"], "resources": ["jobs", "pods", "secrets", "pods/log"]}]
 SAY = "import time; print('hello'); print('world', flush=True); time.sleep(600)"
 
 

@@ -82,6 +82,15 @@ async def test_what_was_there_and_what_comes_and_goes(cluster: Cluster, api: Api
         assert copy.gone == ["a"]
 
 
+async def test_a_value_may_have_any_of_the_line_ends_of_unicode(cluster: Cluster, copy: Copy) -> None:
+    made = pod(cluster, "a")
+    await copy.has("a")
+    text = "one\u0085two\u2028three\u2029four\r"
+    cluster.store.update("pods", {**made, "metadata": {**made["metadata"], "annotations": {"text": text}}})
+    await eventually(lambda: copy.mirror.items["a"].metadata.annotations == {"text": text}, what="the text")
+    assert cluster.calls["list", "pods"] == 1
+
+
 async def test_a_list_comes_in_pages(cluster: Cluster, api: ApiServer) -> None:
     cluster.page_size = 2
     names = [f"p-{n}" for n in range(5)]

@@ -1,8 +1,8 @@
 """A platform with a runner of one kind: the same tests for processes and for containers."""
 
 import asyncio
-import contextlib
 import os
+import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import docker.errors
 import pytest
 
 from runtara.engine.service import Engine
@@ -147,13 +146,11 @@ async def processes(deployed: Settings, engine: Engine, stack: AsyncExitStack) -
 
 @pytest.fixture(scope="session")
 def bus_network(docker_engine: Any) -> Iterator[tuple[str, str]]:
-    """(name, gateway) of an internal network; pytest-xdist's workers share it."""
-    name = "runtara-test-bus"
-    with contextlib.suppress(docker.errors.APIError):  # it is there
-        docker_engine.create_network(name, driver="bridge", internal=True, check_duplicate=True)
+    """(name, gateway) of an internal network that is this session's own: others may run the same tests."""
+    name = f"runtara-test-{secrets.token_hex(6)}"
+    docker_engine.create_network(name, driver="bridge", internal=True)
     yield name, docker_engine.inspect_network(name)["IPAM"]["Config"][0]["Gateway"]
-    with contextlib.suppress(docker.errors.APIError):  # another worker uses it
-        docker_engine.remove_network(name)
+    docker_engine.remove_network(name)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 
 from runtara.protocol.errors import Refused, WorkflowFailed
 from runtara.protocol.messages import Status
+from runtara.runner import runner as runner_module
 from runtara.runner.containers.spec import USER
 from runtara.runner.kinds import docker_runner
 from runtara.sdk.client import Client
@@ -161,6 +162,24 @@ async def test_a_runner_that_was_killed_finds_its_containers_again(
     (lost,) = await losses(client, killed.id)
     assert lost["reason"] in ("exited: the container was ended by SIGKILL", "worker lost")
     assert await eventually(lambda: not boxes.all(), within=30)
+
+
+async def test_what_a_runner_left_that_does_not_come_back_is_cleared_away_once_it_has_ended(
+    boxes: Containers, client: Client, runner_process: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "ABANDONED_SECONDS", 0.3)
+    await boxes.register()
+    first = await runner_process(boxes)
+    ended, killed = [await client.start("count", {"steps": n, "pause": 0.1}) for n in (30, 100)]
+    for handle in (ended, killed):
+        await until_recorded(client, handle, "step-3")
+    first.kill()
+    await first.wait()
+    async with docker_runner(replace(boxes.settings, runner_name="another")):
+        boxes.api.kill(await boxes.running(killed.id))
+        assert len(set(await ended.result(timeout=60))) == 1
+        assert len(set(await killed.result(timeout=60))) == 2
+        assert await eventually(lambda: not boxes.all(), within=30)
 
 
 async def test_a_container_that_stood_still_for_longer_than_its_lease_is_fenced(

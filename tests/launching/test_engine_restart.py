@@ -2,6 +2,7 @@
 
 import gc
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -25,7 +26,7 @@ from tests.support.servers import data_folder
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(240)]
 
-NETWORK: Final = "runtara-test"
+NETWORK: Final = f"rt-{secrets.token_hex(3)}"  # also what the names of its links begin with
 OUTSIDE, INSIDE = "192.168.213.1", "192.168.213.2"
 
 
@@ -71,12 +72,12 @@ async def own_engine() -> AsyncIterator[OwnEngine]:
         pytest.skip("an engine of one's own needs root, dockerd, ip and nsenter")
     _run(f"ip netns add {NETWORK}")
     try:
-        _run("ip link add runtara-out type veth peer name runtara-in")
-        _run(f"ip link set runtara-in netns {NETWORK}")
-        _run(f"ip addr add {OUTSIDE}/24 dev runtara-out")
-        _run("ip link set runtara-out up")
-        _run(f"ip -n {NETWORK} addr add {INSIDE}/24 dev runtara-in")
-        _run(f"ip -n {NETWORK} link set runtara-in up")
+        _run(f"ip link add {NETWORK}-out type veth peer name {NETWORK}-in")
+        _run(f"ip link set {NETWORK}-in netns {NETWORK}")
+        _run(f"ip addr add {OUTSIDE}/24 dev {NETWORK}-out")
+        _run(f"ip link set {NETWORK}-out up")
+        _run(f"ip -n {NETWORK} addr add {INSIDE}/24 dev {NETWORK}-in")
+        _run(f"ip -n {NETWORK} link set {NETWORK}-in up")
         with data_folder() as folder:
             engine = OwnEngine(folder)
             engine.start()
@@ -85,7 +86,8 @@ async def own_engine() -> AsyncIterator[OwnEngine]:
             finally:
                 engine.stop()
     finally:
-        _run(f"ip netns del {NETWORK}")  # and the pair with it
+        _run(f"ip link del {NETWORK}-out")
+        _run(f"ip netns del {NETWORK}")
         gc.collect()  # see below
 
 

@@ -71,8 +71,14 @@ def rules_of(manifests: Sequence[Path], role: str) -> list[dict[str, Any]]:
 
 
 def granted(rules: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    """(verb, resource) pairs."""
-    return {(verb, resource) for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
+    """(verb, resource) pairs; a rule for a resource in a group that it is not in grants nothing."""
+    return {
+        (verb, resource)
+        for rule in rules
+        for verb in rule["verbs"]
+        for resource in rule["resources"]
+        if ("batch" if resource == "jobs" else "") in rule["apiGroups"]
+    }
 
 
 def _kind(manifest: dict[str, Any]) -> Iterator[str]:

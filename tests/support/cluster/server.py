@@ -3,7 +3,7 @@
 There is no cluster where the tests run, and none can be had. This one speaks what a runner speaks, as the
 documentation and the real one's schemas have it: list in pages with `continue`, watch as a stream of JSON lines with
 bookmarks and `ERROR` 410, create with validation, pod security and 409, delete with propagation, logs, bearer tokens,
-roles, `Status` objects as errors. What it is not: etcd, admission webhooks, other resources, fairness.
+roles, `Status` objects as errors. What it is not: etcd, admission webhooks, field selectors, other resources, fairness.
 
 Invariants: a request without the right for it is 403 (`used` collects those that were); faults come only when a test
 asks.
@@ -123,9 +123,6 @@ class Cluster:
         """End all watches as a server does whose time is up."""
         self._hang_ups.set()
         self._hang_ups = asyncio.Event()
-
-    def expire_pages(self) -> None:
-        self._snapshots.clear()
 
     def pod_of(self, instance: str) -> Object | None:
         """The last pod of an instance."""
@@ -295,7 +292,7 @@ class Cluster:
         try:
             async for type, one in self.store.changes(plural, self.namespace, version):
                 if bookmarks if type == "BOOKMARK" else _selected(one, selector):
-                    yield json.dumps({"type": type, "object": one}).encode() + b"\n"
+                    yield json.dumps({"type": type, "object": one}, ensure_ascii=False).encode() + b"\n"
         except Gone:
             gone = {"kind": "Status", "status": "Failure", "reason": "Expired", "code": 410}
             gone["message"] = f"too old resource version: {version} ({self.store.version})"
