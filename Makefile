@@ -52,7 +52,7 @@ lock: $(STAMP)
 		--python-version 3.11 --all-extras --group test --custom-compile-command "make lock" \
 		--output-file requirements.lock pyproject.toml
 	@$(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url $(LOCK_ARGS) \
-		--python-version 3.11 --extra cli --extra engine --extra docker --constraint requirements.lock \
+		--python-version 3.11 --extra cli --extra engine --extra docker --extra kubernetes --constraint requirements.lock \
 		--custom-compile-command "make lock" --output-file compose/requirements.lock pyproject.toml
 	@rm -rf $(VENV)-lock
 

@@ -65,7 +65,6 @@ def create(
 async def _create(
     tenant: str | None, kind: Kind, life: float, out: str | None, name: str | None, *, as_json: bool
 ) -> None:
-    from runtara.infra.credentials.files import write_private
     from runtara.sdk.credentials import obtain
 
     settings = settings_for(tenant)
@@ -77,7 +76,7 @@ async def _create(
     if out == STDOUT:
         sys.stdout.write(credential.text)
         return
-    write_private(file, credential.text)
+    credential.write(file)
     if as_json:
         output.print_json(
             {
@@ -156,12 +155,12 @@ def init(
     """Draw the keys of a deployment on a NATS server of your own, and write what its configuration includes."""
 
     async def go() -> None:
-        from runtara.infra.credentials.files import write_private
         from runtara.infra.credentials.keyring import CONFIGURATION_FILE, FILE, OPERATOR_FILE, KeyRing
+        from runtara.infra.private_files import write_private
 
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         KeyRing.create(folder)
-        write_private(folder / CONFIGURATION_FILE, KeyRing.load(folder).configuration(resolver))
+        write_private(folder / CONFIGURATION_FILE, KeyRing.load(folder).configuration(resolver).encode())
         files = {
             "keys": folder / FILE,
             "operator": folder / OPERATOR_FILE,

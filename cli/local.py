@@ -10,7 +10,6 @@ from typing import Annotated, Final
 import typer
 
 from runtara.infra import discovery
-from runtara.infra.credentials.files import write_private
 from runtara.infra.lifetime import Service, run_until_stopped
 from runtara.infra.logs import configure
 from runtara.infra.processes import ProcessId
@@ -101,7 +100,7 @@ class _Dev(Service):
             settings, asker, kind=Kind.CLIENT, user=CLIENT, expires_in=CLIENT_SECONDS, name="runtara dev"
         )
         file = discovery.make_folder(Path.cwd()) / CLIENT_FILE
-        write_private(file, credential.text)
+        credential.write(file)
         return file.absolute()
 
     async def _remove(self) -> None:

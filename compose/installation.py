@@ -11,13 +11,13 @@ import os
 import random
 import secrets
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from runtara.infra.private_files import write_private
 from runtara.protocol.errors import DataInUse, ServerFailed
 
 LOOPBACK: Final = "127.0.0.1"
@@ -82,16 +82,6 @@ def load(data: Path) -> Installation:
         installation = _draw()
     write_private(file, msgspec.json.format(msgspec.json.encode(installation), indent=2) + b"\n")
     return installation
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file whole, readable by its owner only, on the disk when this returns."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(handle)
-    os.replace(temporary, path)
 
 
 def _read(file: Path) -> Installation:

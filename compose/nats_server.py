@@ -19,13 +19,14 @@ from runtara.infra.bus import Bus
 from runtara.infra.credentials.keyring import KeyRing
 from runtara.infra.credentials.kinds import platform_inbox
 from runtara.infra.login import MintedLogin
+from runtara.infra.private_files import write_private
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import RuntaraError
 from runtara.protocol.limits import MAX_PAYLOAD_BYTES
 
 from . import binaries
 from .identity import OURSELVES
-from .installation import LOOPBACK, Installation, write_private
+from .installation import LOOPBACK, Installation
 from .supervisor import ServerSpec
 
 FOLDER: Final = "nats"

@@ -23,11 +23,11 @@ import msgspec
 
 from runtara.infra.lifetime import Service
 from runtara.infra.logs import logger
+from runtara.infra.private_files import write_private
 from runtara.infra.processes import ProcessId
 from runtara.protocol.errors import ServerFailed
 
 from .identity import Identity
-from .installation import write_private
 
 START_SECONDS: Final = 120.0  # to become ready; a recovery after a crash may take long
 STOP_SECONDS: Final = 30.0  # until SIGKILL

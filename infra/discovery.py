@@ -6,18 +6,16 @@ passwords), it appears whole or not at all, it has a `.gitignore` beside it, and
 *and* start time, so that a file left behind by a crash is recognised although the pid may be in use again.
 """
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from .private_files import write_private
 from .processes import ProcessId
 
 FOLDER: Final = ".runtara"
 FILE: Final = "dev.json"
-_OWNER_ONLY: Final = 0o600
 
 
 class DevRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -50,15 +48,7 @@ def write(record: DevRecord, directory: Path) -> Path:
     """Publish `record` for everyone who works in `directory`; returns the file's path."""
     folder = make_folder(directory)
     target = folder / FILE
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".dev-")  # mkstemp makes it 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-        os.chmod(temporary, _OWNER_ONLY)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_private(target, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
     return target
 
 

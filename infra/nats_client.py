@@ -109,6 +109,15 @@ class OurClient(Client):
         except Exception:
             log.exception("handler_failed", subject=subject.decode())
 
+    def _connect_command(self) -> bytes:
+        """Who we are is said to no server that a `tls://` address names and that speaks without TLS."""
+        server, transport = self._current_server, self._transport
+        writer = getattr(transport, "_io_writer", None)
+        is_secret = writer is not None and writer.get_extra_info("ssl_object") is not None
+        if server is not None and server.uri.scheme == "tls" and not is_secret:
+            raise nats.errors.SecureConnWantedError
+        return super()._connect_command()
+
     async def _connect_to_server(self, s: Any) -> None:
         if self._transport:
             self._transport.close()  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ import os
 import ssl
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import asyncpg
 from alembic import command
@@ -41,7 +42,7 @@ async def open_pool(
     """A pool of at most `size` connections. Raises `PlatformUnreachable` if the server cannot be reached.
 
     `patience`: seconds that a statement may take; None for those that go through a whole log. `tls`: with it the
-    connection is encrypted and the server's certificate checked, whatever the address says of `sslmode`.
+    connection is encrypted and the server's certificate checked, unless the address has an `sslmode` of its own.
     """
     try:
         pool = asyncpg.create_pool(
@@ -54,7 +55,7 @@ async def open_pool(
             server_settings=_session(deployment),
             init=_prepare,
             reset=_keep,
-            ssl=tls,  # with None, asyncpg reads `sslmode` and its files off the address
+            ssl=_tls_for(database_url, tls),
         )
         return await pool
     except (*CONNECTION_ERRORS, asyncpg.PostgresError) as exc:
@@ -106,7 +107,9 @@ async def migrate(database_url: str, deployment: str, *, tls: ssl.SSLContext | N
     """Bring the deployment's schema to this version. Safe to call from several processes: they take turns."""
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(_dsn(database_url), timeout=CONNECT_TIMEOUT_SECONDS, ssl=tls)
+        return await asyncpg.connect(
+            _dsn(database_url), timeout=CONNECT_TIMEOUT_SECONDS, ssl=_tls_for(database_url, tls)
+        )
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:
@@ -135,6 +138,11 @@ def _upgrade(connection: Connection, deployment: str) -> None:
 
 async def is_migrated(pool: "Pool[asyncpg.Record]") -> bool:
     return bool(await pool.fetchval("SELECT to_regclass('deployment') IS NOT NULL"))
+
+
+def _tls_for(database_url: str, tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """With None, asyncpg reads `sslmode` and its files off the address."""
+    return None if "sslmode=" in urlsplit(database_url).query else tls
 
 
 def _dsn(database_url: str) -> str:

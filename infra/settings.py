@@ -63,7 +63,9 @@ class Settings:
         "account for each tenant. Engines and `migrate` need it, and whoever issues credentials; nobody else.",
     )
     tls_ca: str | None = _setting(
-        None, "Certificates of the authorities (PEM) that vouch for NATS and Postgres; the system's unless given."
+        None,
+        "Certificates of the authorities (PEM) that vouch for NATS and Postgres (unless its address has an `sslmode`); "
+        "the system's unless given.",
     )
     tls_certificate: str | None = _setting(
         None, "Certificate (PEM) by which this process is known to NATS and Postgres."

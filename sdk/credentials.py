@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from runtara.infra.bus import Bus
-from runtara.infra.credentials.files import BEGIN, Credential, load, write_private
+from runtara.infra.credentials.files import BEGIN, Credential, load
 from runtara.infra.credentials.keys import Key, Role
 from runtara.infra.credentials.kinds import MAY_ISSUE, Holder
 from runtara.infra.login import CredentialLogin, Login, given_login, tls_of
@@ -186,7 +186,7 @@ async def _renewed(bus: Bus, settings: Settings, credential: Credential) -> Cred
     log.info("credential_renewed", expires_at=renewed.expires_at)
     if file is not None and load(file).public_key == credential.public_key:
         try:
-            write_private(Path(file), renewed.text)
+            renewed.write(Path(file))
         except OSError as exc:
             log.warning("renewed_credential_not_kept", file=file, reason=str(exc))
     return renewed

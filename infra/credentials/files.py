@@ -4,9 +4,7 @@ Invariant: a file is written whole and readable by its owner only.
 """
 
 import base64
-import os
 import re
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -15,6 +13,7 @@ import msgspec
 
 from runtara.protocol.errors import InvalidSetting
 
+from ..private_files import write_private
 from .jwt import BadJwt, read
 from .keys import Key
 from .kinds import Holder, holder_of
@@ -69,6 +68,10 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
         """What its file holds. A secret."""
         return _TEXT.format(jwt=self.jwt, seed=self.key.seed)
 
+    def write(self, path: Path) -> None:
+        """Into a file that its owner only can read. Raises `OSError`."""
+        write_private(path, self.text.encode())
+
     @property
     def half_life_at(self) -> float:
         """When it should be renewed, in seconds since 1970."""
@@ -96,17 +99,3 @@ def load(source: str) -> Credential:
         return parse(Path(source).read_text())
     except (OSError, UnicodeDecodeError) as exc:
         raise InvalidSetting(name=_SETTING, value=source, reason=f"it cannot be read: {exc}") from exc
-
-
-def write_private(path: Path, text: str) -> None:
-    """Raises `OSError`."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mkstemp makes it 0600
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(handle)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -21,8 +21,9 @@ import msgspec
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import InvalidSetting
 
+from ..private_files import write_private
 from .accounts import platform_body, system_body, tenant_body
-from .files import Credential, write_private
+from .files import Credential
 from .jwt import AccountBody, OperatorBody, signed
 from .keys import Key, Role
 from .kinds import LIFE_SECONDS, NO_TENANT, Holder, user_body
@@ -75,8 +76,8 @@ class KeyRing:
         body = OperatorBody(signing_keys=[signing.public], system_account=_system_key(secret).public)
         jwt = signed(operator, subject=operator.public, name="runtara", body=body, issued_at=_now())
         kept = _Kept(operator_jwt=jwt, signing_seed=signing.seed, secret=secret.hex())
-        write_private(folder / OPERATOR_FILE, f"{operator.seed}\n")
-        write_private(folder / FILE, msgspec.json.format(msgspec.json.encode(kept), indent=2).decode() + "\n")
+        write_private(folder / OPERATOR_FILE, f"{operator.seed}\n".encode())
+        write_private(folder / FILE, msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n")
 
     # accounts
 

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from runtara.protocol.errors import WorkflowFailed
+from runtara.protocol.records import Image, Options
 from runtara.runner.cluster import spec
 from runtara.runner.cluster.api import RightMissing
+from tests.support.peer import connect_peer
 
-from .conftest import Jobs
+from .conftest import IMAGE, Jobs
 
 NAMESPACE = "runtara-instances"
 
@@ -111,7 +113,7 @@ async def begins_never(jobs: Jobs) -> str:
     ("reference", "reason"),
     [
         ("nowhere.example/a:1", 'ImagePullBackOff: Back-off pulling image "nowhere.example/a:1": not found (for 2 s)'),
-        ("not an image", 'InvalidImageName: Failed to apply default image tag "not an image"'),
+        ("example/Capitals", 'InvalidImageName: Failed to apply default image tag "example/Capitals"'),
     ],
 )
 async def test_an_image_that_cannot_be_had(jobs: Jobs, reference: str, reason: str) -> None:
@@ -141,7 +143,14 @@ async def test_the_network_of_the_node_cannot_be_had(jobs: Jobs) -> None:
 
 
 async def test_what_the_api_server_finds_invalid(jobs: Jobs) -> None:
-    await jobs.runner(image={"env": {"NOT VALID": "x"}}, restarts=2)
+    """The registry refuses it too; but what a journal holds may be of another day."""
+    await jobs.runner(restarts=2)
+    image = Image(name="flows", version=1, reference=IMAGE, env={"NOT VALID": "x"})
+    options = Options(runner="kubernetes", restarts=2, image=image)
+    async with connect_peer(jobs.settings) as peer:
+        for partition in range(jobs.settings.partitions):
+            told = peer.registered("greet", kind="kubernetes", options=options)
+            await peer.folded(await peer.engine_says(partition, told), partition)
     assert "env: Invalid value: 'NOT VALID'" in await begins_never(jobs)
 
 

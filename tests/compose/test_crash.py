@@ -17,6 +17,7 @@ import pytest
 from runtara.compose import installation, nats_server, supervisor
 from runtara.compose.embedded import EmbeddedServers
 from runtara.compose.identity import OURSELVES, Identity
+from runtara.infra.private_files import write_private
 from runtara.infra.processes import ProcessId
 from tests.support.polling import eventually
 
@@ -95,7 +96,7 @@ async def test_a_server_that_outlived_its_parent_is_ended_first(data: Path) -> N
     spec = nats_server.prepare(data, installation.load(data))
     orphan = await asyncio.create_subprocess_exec(*map(str, spec.command), stderr=asyncio.subprocess.DEVNULL)
     identity = ProcessId.of(orphan.pid)
-    installation.write_private(spec.process_note, json.dumps({"pid": orphan.pid, "started": identity.started}).encode())
+    write_private(spec.process_note, json.dumps({"pid": orphan.pid, "started": identity.started}).encode())
     await eventually(spec.is_ready)
 
     async with EmbeddedServers(data) as servers:

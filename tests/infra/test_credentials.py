@@ -10,7 +10,7 @@ import nkeys
 import pytest
 from nats.aio.client import Client
 
-from runtara.infra.credentials.files import Credential, load, parse, write_private
+from runtara.infra.credentials.files import Credential, load, parse
 from runtara.infra.credentials.jwt import AccountBody, BadJwt, OperatorBody, UserBody, read, verified
 from runtara.infra.credentials.keyring import FILE, OPERATOR_FILE, KeyRing
 from runtara.infra.credentials.keys import Key, Role, has_signed, is_public
@@ -186,7 +186,7 @@ def test_a_credentials_file_is_read_again_and_by_nats_py_too(ring: KeyRing, tmp_
     key = Key.new(Role.USER)
     credential = Credential.of(ring.user_jwt(holder(), key.public, life=60), key)
     file = tmp_path / "x.creds"
-    write_private(file, credential.text)
+    credential.write(file)
     assert file.stat().st_mode & 0o777 == 0o600
     for found in (load(str(file)), load(credential.text), parse(credential.text.replace("\n", "\r\n"))):
         assert (found.jwt, found.public_key, found.holder) == (credential.jwt, key.public, holder())
@@ -219,7 +219,7 @@ async def test_the_server_lets_a_platforms_own_kinds_in_by_their_file_alone(sett
     await deploy(settings)
     ring = KeyRing.load(Path(settings.nats_keys or ""))
     file = tmp_path / "engine.creds"
-    write_private(file, ring.mint(Kind.ENGINE, settings.deployment, "e1").text)
+    ring.mint(Kind.ENGINE, settings.deployment, "e1").write(file)
     client = await nats.connect(
         settings.require_nats_url(),
         user_credentials=str(file),

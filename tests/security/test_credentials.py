@@ -17,7 +17,7 @@ from runtara.engine.service import Engine
 from runtara.infra import bus as bus_module
 from runtara.infra.bus import Bus, LoginRefused
 from runtara.infra.credentials import kinds
-from runtara.infra.credentials.files import Credential, load, write_private
+from runtara.infra.credentials.files import Credential, load
 from runtara.infra.credentials.keyring import KeyRing
 from runtara.infra.credentials.keys import Key, Role
 from runtara.infra.login import CredentialLogin
@@ -129,7 +129,7 @@ async def test_a_renewed_credential_is_written_back_to_its_file(
     deployed: Settings, engine: Engine, stack: AsyncExitStack, tmp_path: Path
 ) -> None:
     file = tmp_path / "client.creds"
-    write_private(file, (await issued(deployed, Kind.CLIENT, "c-1", life=2)).text)
+    (await issued(deployed, Kind.CLIENT, "c-1", life=2)).write(file)
     first = load(str(file))
     site = dataclasses.replace(of(deployed, TENANT), nats_credentials=str(file), nats_keys=None)
     client = await stack.enter_async_context(Client(site))

@@ -156,9 +156,25 @@ async def test_a_whole_platform_over_tls_and_nobody_without_a_certificate(
     untrusting = dataclasses.replace(site, tls_ca=None)
     with pytest.raises(PlatformUnreachable, match="NATS"):
         await deploy(untrusting)
-    for context, words in ((None, "closed"), (tls_of(untrusting), "certificate verify failed")):
+    for query, words in (("?sslmode=disable", "closed"), ("", "certificate verify failed")):
         with pytest.raises(PlatformUnreachable, match=f"Postgres.*{words}"):
-            await open_pool(f"{site.database_url}?sslmode=disable", site.deployment, tls=context)
+            await open_pool(f"{site.database_url}{query}", site.deployment, tls=tls_of(untrusting))
+
+
+async def test_a_server_without_tls_is_told_nothing_where_the_address_says_tls(settings: Settings) -> None:
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","max_payload":1000,"nonce":"abc","tls_required":false}\r\n')
+        heard.append(await reader.read(1_000))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"tls://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(PlatformUnreachable, match="NATS"):
+            await deploy(dataclasses.replace(settings, nats_url=url))
+    assert b"CONNECT" not in b"".join(heard)
 
 
 async def test_what_the_address_says_of_tls_holds_too(site: Settings) -> None:

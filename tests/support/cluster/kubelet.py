@@ -174,7 +174,7 @@ class _Pod:
         image = self._spec["containers"][0]["image"]
         if image in self._kubelet.images:
             return None
-        if " " in image:
+        if image != image.lower():  # of the repository; that of a tag may have capitals
             return {"reason": "InvalidImageName", "message": f'Failed to apply default image tag "{image}"'}
         return {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "{image}": not found'}
 
