@@ -199,6 +199,9 @@ def _json(view: CredentialView) -> dict[str, object]:
 
 
 def _print(views: list[CredentialView]) -> None:
+    if not views:
+        sys.stderr.write("no credentials\n")
+        return
     output.print_table(
         ("KIND", "USER", "NAME", "EXPIRES", "REVOKED", "ISSUED BY", "PUBLIC KEY"),
         [

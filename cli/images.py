@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -161,6 +162,8 @@ def list_images(tenant: Tenant = None, as_json: AsJson = False) -> None:
         if as_json:
             for view in views:
                 output.print_json(image_json(view))
+        elif not views:
+            sys.stderr.write("no images\n")
         else:
             newest = {view.image.name: view for view in reversed(views)}
             output.print_table(

@@ -39,7 +39,11 @@ def rfc3339(at_us: int | None) -> str | None:
 
 
 def for_people(at_us: int | None) -> str:
-    return "" if at_us is None else datetime.fromtimestamp(at_us / 1e6, UTC).astimezone().strftime("%d %b %H:%M:%S")
+    """In the zone of this machine; the year only where it is another one."""
+    if at_us is None:
+        return ""
+    at, today = datetime.fromtimestamp(at_us / 1e6, UTC).astimezone(), datetime.now(UTC).astimezone()
+    return at.strftime("%d %b %H:%M:%S" if at.year == today.year else "%d %b %Y %H:%M:%S")
 
 
 def print_json(document: object) -> None:
