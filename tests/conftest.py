@@ -1,7 +1,6 @@
 """What all tests share: real servers (one NATS and one Postgres a session, or a pytest-xdist worker) and a
 deployment of its own for each test, so that tests never see each other."""
 
-import os
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 from runtara.infra.settings import Settings
 from tests.support import containers
+from tests.support.require import no_docker, require
 from tests.support.servers import SessionServers, data_folder
 
 _JOURNAL_BYTES = 64 * 1024 * 1024  # the server reserves it for each stream
@@ -50,8 +50,5 @@ def docker_engine() -> Any:
 @pytest.fixture(autouse=True)
 def _needs(request: pytest.FixtureRequest) -> None:
     """Tests with the marker `docker` are skipped where no engine answers, or fail if `RUNTARA_REQUIRE` names it."""
-    if request.node.get_closest_marker("docker") is None or containers.engine() is not None:
-        return
-    if "docker" in os.environ.get("RUNTARA_REQUIRE", "").split(","):
-        pytest.fail("no Docker Engine answers, and RUNTARA_REQUIRE says that one must")
-    pytest.skip("no Docker Engine answers here")
+    if request.node.get_closest_marker("docker") is not None:
+        require("docker", no_docker)

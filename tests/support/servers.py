@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 
 import asyncpg
 import msgspec
+import pytest
 
 from runtara.compose.embedded import EmbeddedServers
 from runtara.compose.nats_log import Violations
 from runtara.infra.settings import Settings
 
+from .container_servers import ContainerServers, wanted
 from .platform import connect
 
 T = TypeVar("T")
@@ -33,20 +35,21 @@ def data_folder() -> Iterator[Path]:
 
 
 class SessionServers:
-    """Embedded servers, run by a loop in a background thread. They are restarted when a test kills them."""
+    """Embedded servers, run by a loop in a background thread, and started again when a test kills them; or servers in
+    containers, if `RUNTARA_TEST_SERVERS` says so."""
 
     def __init__(self, data: Path) -> None:
-        self._embedded = EmbeddedServers(data)
+        self._servers = ContainerServers(data) if wanted() else EmbeddedServers(data)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="session-servers", daemon=True)
 
     def __enter__(self) -> "SessionServers":
         self._thread.start()
-        self.run(self._embedded.__aenter__())
+        self.run(self._servers.__aenter__())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.run(self._embedded.__aexit__(None, None, None))
+        self.run(self._servers.__aexit__(None, None, None))
         self.run(self._loop.shutdown_asyncgens())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -54,24 +57,26 @@ class SessionServers:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the servers' loop and wait for it."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=60)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=180)
 
     @property
     def nats_url(self) -> str:
-        return self._embedded.nats_url
+        return self._servers.nats_url
 
     @property
     def nats_keys(self) -> str:
-        return str(self._embedded.nats_keys)
+        return str(self._servers.nats_keys)
 
     @property
     def violations(self) -> Violations:
         """What the NATS server's log says of forbidden publishes and subscriptions."""
-        return self._embedded.violations
+        if not isinstance(self._servers, EmbeddedServers):
+            pytest.skip("only the embedded server's log is read")
+        return self._servers.violations
 
     @property
     def database_url(self) -> str:
-        return self._embedded.database_url
+        return self._servers.database_url
 
     async def forget(self, deployment: str) -> None:
         """Delete a deployment's streams and its schema: hundreds of tests share these servers."""
