@@ -8,6 +8,7 @@ of the package do not leave this module; while the engine is away, `wait` waits 
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import docker
@@ -136,6 +137,15 @@ class ContainerEngine:
             error=found["Error"] or "", started_at=found["StartedAt"],
         )  # fmt: skip
 
+    async def age(self, id: str) -> float:
+        """Seconds since it was started; 0 if it never was, or is gone."""
+        state = await self.state(id)
+        return _age(state.started_at) if state is not None else 0.0
+
+    async def output(self, id: str) -> bytes:
+        """All that it wrote to stdout, as far as its log reaches."""
+        return bytes(await self._call(lambda api: api.logs(id, stdout=True, stderr=False)))
+
     async def last_words(self, id: str, lines: int) -> bytes:
         """The end of what it wrote to stderr."""
         return bytes(await self._call(lambda api: api.logs(id, stdout=False, stderr=True, tail=lines)))
@@ -227,3 +237,12 @@ def _translated() -> Iterator[None]:
 
 def _short(error: Exception) -> str:
     return str(error)[:300]
+
+
+def _age(started_at: str) -> float:
+    """Since a time as the engine writes it, with nanoseconds; 0 if it never was."""
+    try:
+        started = datetime.fromisoformat(f"{started_at[:19]}+00:00")
+    except ValueError:
+        return 0.0
+    return max(0.0, (datetime.now(UTC) - started).total_seconds()) if started.year > 1 else 0.0

@@ -40,7 +40,7 @@ __all__ = ["small"]  # a fixture
 
 LIMITS: dict[str, Any] = {
     "memory_bytes": 256 * 1024**2, "cpus": 0.5, "pids": 64, "timeout_us": 3_600_000_000, "network": "bridge",
-    "env": {"REGION": "eu"}, "secrets": ("api-key",), "isolation": "pool",
+    "env": {"REGION": "eu"}, "secrets": ("api-key",),
 }  # fmt: skip
 
 
