@@ -67,7 +67,9 @@ def register(
     ] = None,
     isolation: Annotated[
         Literal["instance", "pool"],
-        typer.Option(help="instance: a container for each. pool: one hosts many instances of the same workflow."),
+        typer.Option(
+            help="instance: a container for each. pool: one that is kept hosts all of a workflow, older ones, too."
+        ),
     ] = "instance",
     as_given: Annotated[
         bool, typer.Option("--as-given", help="Do not look the image up here: only the runner's machine has it.")

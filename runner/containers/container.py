@@ -25,6 +25,7 @@ FIRST_LOOK_SECONDS: Final = 0.2
 MAX_LOOK_SECONDS: Final = 5.0
 LAST_LINES: Final = 100
 SIGNALLED: Final = 128  # a shell's way, and the engine's, to say that a signal ended it
+ASK_AGAIN_SECONDS: Final = 1.0
 AWAY_SECONDS: Final = 0.5
 MAX_REFUSALS: Final = 20
 
@@ -61,14 +62,27 @@ class Box:
         )  # fmt: skip
 
     async def stop(self, grace: float) -> None:
-        """The engine may be away: then its containers are not stopped before it is back."""
+        """The engine may be away: then its containers are not stopped before it is back.
+
+        It is asked again and again, because the first process of a container does not hear what it has no handler for,
+        and an interpreter that has just been started has none yet.
+        """
         await self._kill(signal.SIGTERM)
+        asking = asyncio.create_task(self._ask_again(), name=f"stop {self._name}")
         try:
             async with asyncio.timeout(grace):
                 await self._engine.wait(self._id)
         except TimeoutError:
             log.warning("container_killed", container=self._name, grace=grace)
             await self._kill(signal.SIGKILL)
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _ask_again(self) -> None:
+        while True:
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+            await self._kill(signal.SIGTERM)
 
     async def forget(self) -> None:
         await self._insist("remove", lambda: self._engine.remove(self._id))

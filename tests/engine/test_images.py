@@ -226,6 +226,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"cpus": 1e9}, "number of cores"),
     ({"pids": 0}, "at least 1"),
     ({"timeout_us": 0}, "longer than nothing"),
+    ({"isolation": "pool", "timeout_us": 1_000_000}, "hosts many instances has no time-out"),
     ({"env": {"RUNTARA_NATS_URL": "nats://elsewhere"}}, "RUNTARA_NATS_URL cannot be set"),
     ({"env": {"runtara_tenant": "other"}}, "runtara_tenant cannot be set"),
     ({"env": {"A B": "c"}}, "no name of an environment variable"),

@@ -94,8 +94,11 @@ class Containers:
 
     kind = "docker"
 
-    def __init__(self, settings: Settings, stack: AsyncExitStack, image: str, api: Any) -> None:
+    def __init__(
+        self, settings: Settings, stack: AsyncExitStack, image: str, api: Any, flows: Path = FLOWS
+    ) -> None:  # fmt: skip
         self.settings = settings
+        self._flows = flows
         self._stack = stack
         self.image = image
         self.api = api
@@ -110,7 +113,7 @@ class Containers:
     async def register(self, *workflows: str, settings: Settings | None = None, **fields: Any) -> None:
         """These workflows, or all, with an image like this."""
         image = Image(**{"name": "flows", "version": 1, "reference": self.image, **fields})
-        chosen = [one for one in load([str(FLOWS)]).workflows if not workflows or one.name in workflows]
+        chosen = [one for one in load([str(self._flows)]).workflows if not workflows or one.name in workflows]
         registrations = [one.registration(code_version="1", kind="docker") for one in chosen]
         async with Client(settings or self.settings) as client:
             await client.images.register(image, registrations)

@@ -51,7 +51,8 @@ async def serving(boxes: Containers, workflow: str, *, other_than: str = "") -> 
 
     def one() -> str | None:
         found = [one for one in boxes.all() if one["Labels"]["dev.runtara.workflow"] == workflow]
-        return str(found[0]["Id"]) if len(found) == 1 and found[0]["Id"] != other_than else None
+        is_one = len(found) == 1 and found[0]["State"] == "running" and found[0]["Id"] != other_than
+        return str(found[0]["Id"]) if is_one else None
 
     return str(await eventually(one, within=60, what=f"one container of {workflow}"))
 
@@ -151,6 +152,26 @@ async def test_a_runner_that_was_killed_finds_it_again(
     boxes.api.kill(box)
     await serving(boxes, "count", other_than=box)  # it is kept, as before
     assert len(await (await client.start("count", {"steps": 3})).result(timeout=60)) == 3
+
+
+async def test_a_runner_that_is_killed_while_it_replaces_one_ends_with_the_new_one(
+    boxes: Containers, client: Client, runner_process: Start
+) -> None:
+    await boxes.register("count", isolation="pool")
+    first = await runner_process(boxes)
+    handle = await client.start("count", {"steps": 200, "pause": 0.1})
+    await until_recorded(client, handle, "step-3")
+    old = await serving(boxes, "count")
+    await boxes.register("count", isolation="pool", env={"COLOUR": "blue"})
+    await eventually(lambda: len(boxes.all()) == 2, within=30, what="the new version beside the old one")
+    first.kill()
+    await first.wait()
+    await runner_process(boxes)
+    new = await serving(boxes, "count", other_than=old)
+    assert "COLOUR=blue" in boxes.api.inspect_container(new)["Config"]["Env"]
+    lives = await handle.result(timeout=90)
+    assert (len(lives), len(set(lives))) == (200, 2)
+    assert (await client.get(handle.id)).restarts == 0
 
 
 async def test_a_runner_that_is_asked_to_stop_has_it_hand_over(
