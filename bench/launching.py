@@ -1,19 +1,16 @@
-"""What it costs to give an instance a process or a container of its own. Run alone, `--only process docker`."""
+"""What it costs to give an instance a process or a container of its own. Run alone (`--only`)."""
 
 import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import Any, Literal
 
 from runtara.infra.settings import Settings
-from runtara.protocol.messages import RegisterReply, RegisterRequest, Registration
 from runtara.protocol.records import Image
 from runtara.runner.kinds import docker_runner, process_runner
 from runtara.runner.runner import Runner
-from runtara.sdk.connection import Connection
+from runtara.sdk.client import Client
 from runtara.sdk.discovery import load
 from tests.support import containers
 
@@ -22,6 +19,7 @@ from .measure import Line, line, percentile
 
 FLOWS = Path(__file__).with_name("launched.py")
 AT_ONCE = 20
+Isolation = Literal["instance", "pool"]
 
 
 async def processes(bench: OurBench) -> list[Line]:
@@ -52,6 +50,17 @@ async def docker(bench: OurBench) -> list[Line]:
     ]
 
 
+async def pooled(bench: OurBench) -> list[Line]:
+    if containers.engine() is None:
+        return []
+    settings = replace(bench.platform.settings, runner_name=bench.platform.settings.deployment, drain_seconds=1.0)
+    await _register(settings, containers.build_image(FLOWS), isolation="pool")
+    async with docker_runner(settings) as runner:
+        await (await bench.client.start("launched")).result(timeout=60)  # until it is there
+        medians = [await _to_first_checkpoint(bench, runner, bench.scaled(50)) for _ in range(bench.runs)]
+    return [line("pooled container: run request → first checkpoint, p50", "ms", medians, budget=None, best="low")]
+
+
 async def _to_first_checkpoint(bench: OurBench, runner: Runner, count: int) -> float:
     """The median of milliseconds, one after the other."""
     taken = []
@@ -69,15 +78,11 @@ async def _idle(runner: Runner) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _register(settings: Settings, reference: str) -> None:
-    image = Image(name="launched", version=1, reference=reference, network="host")
-    registrations: list[Registration] = []
-    for workflow in load([str(FLOWS)]).workflows:
-        one = workflow.registration(code_version="1", kind="docker")
-        options = msgspec.structs.replace(one.options, image=image)
-        registrations.append(msgspec.structs.replace(one, options=options))
-    async with await Connection.open(settings, user="bench", name="bench", patience=5) as connection:
-        await connection.call("register", RegisterRequest(worker="bench", workflows=registrations), RegisterReply)
+async def _register(settings: Settings, reference: str, *, isolation: Isolation = "instance") -> None:
+    image = Image(name="launched", version=1, reference=reference, network="host", isolation=isolation)
+    registrations = [one.registration(code_version="1", kind="docker") for one in load([str(FLOWS)]).workflows]
+    async with Client(settings) as client:
+        await client.images.register(image, registrations)
 
 
 def _run_alone(image: str) -> float:
@@ -93,4 +98,4 @@ def _run_alone(image: str) -> float:
     return taken
 
 
-LAUNCHING = {"process": processes, "docker": docker}
+LAUNCHING = {"process": processes, "docker": docker, "pooled": pooled}

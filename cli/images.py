@@ -68,7 +68,9 @@ def register(
     ] = None,
     isolation: Annotated[
         Literal["instance", "pool"],
-        typer.Option(help="instance: a container for each. pool: one hosts many instances of the same workflow."),
+        typer.Option(
+            help="instance: a container for each. pool: one that is kept hosts all of a workflow, older ones, too."
+        ),
     ] = "instance",
     runner: Annotated[
         Literal["docker", "kubernetes"], typer.Option(help="The kind of runner that makes the containers.")

@@ -188,8 +188,8 @@ class Api:
         request = _decode(data, ConsumersRequest)
         check_id(request.runner, "runner")
         check_id(request.kind, "kind")
-        consumers = await self._platform.registry.consumers(tenant, request.runner, request.kind)
-        return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream)
+        consumers, images = await self._platform.registry.consumers(tenant, request.runner, request.kind)
+        return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream, images=images)
 
     async def _list(self, tenant: str, instance: str | None, data: bytes) -> object:
         async with self._platform.pool.acquire() as connection:

@@ -3,7 +3,7 @@
 Who asks shows its own credential and signs its order, so what it may have is read off a JWT that we have signed. What
 was issued is a row, without the private key: that never leaves whoever made it (`issue` makes one where nobody asks).
 
-Invariants: nobody is issued a right that `kinds.MAY_ISSUE` does not name for its own kind, nor another user's id, nor
+Invariants: nobody is issued a right that `kinds.may_issue` does not name for it, nor another user's id, nor
 anything of another tenant unless it is an operator; a revoked credential is neither renewed nor good for an order; a
 container's is revoked when its claim has ended.
 """
@@ -23,7 +23,7 @@ from runtara.infra.credentials.files import Credential
 from runtara.infra.credentials.jwt import BadJwt, Claims, read, verified
 from runtara.infra.credentials.keyring import KeyRing
 from runtara.infra.credentials.keys import Key, Role, has_signed, is_public
-from runtara.infra.credentials.kinds import LIFE_SECONDS, MAY_ISSUE, Holder, holder_of
+from runtara.infra.credentials.kinds import LIFE_SECONDS, Holder, holder_of, may_issue
 from runtara.infra.logs import logger
 from runtara.infra.postgres import CONNECTION_ERRORS
 from runtara.protocol.credentials import (
@@ -230,7 +230,7 @@ class Credentials:
                 assert_never(order)
 
     async def _issue(self, order: Issue, tenant: str, asker: Holder) -> Issued:
-        if order.kind not in MAY_ISSUE.get(asker.kind, frozenset()):
+        if order.kind not in may_issue(asker):
             raise CredentialRefused(reason=f"a {asker.kind} may not have a {order.kind} credential issued")
         if not is_public(order.public_key, Role.USER):
             raise CredentialRefused(reason="the public key is not a user's nkey")

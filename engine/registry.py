@@ -20,7 +20,7 @@ from runtara.infra.logs import logger
 from runtara.protocol.errors import Malformed, PlatformUnreachable, UnknownWorkflow
 from runtara.protocol.frames import decode_frame, encode_record, join_frame, split_frames
 from runtara.protocol.messages import Registration, WorkflowView
-from runtara.protocol.records import Options, WorkflowForgotten, WorkflowRegistered
+from runtara.protocol.records import Image, Options, WorkflowForgotten, WorkflowRegistered
 from runtara.protocol.subjects import Subjects
 
 from .accounts import Accounts
@@ -44,7 +44,7 @@ _HEARD: Final = """
 UPDATE workers w SET heard_at = $3 FROM unnest($1::text[], $2::text[]) AS heard (tenant, worker)
 WHERE w.tenant = heard.tenant AND w.worker = heard.worker
 """
-_OF_KIND: Final = "SELECT id FROM workflows WHERE partition = 0 AND tenant = $1 AND kind = $2 ORDER BY id"
+_OF_KIND: Final = "SELECT id, options FROM workflows WHERE partition = 0 AND tenant = $1 AND kind = $2 ORDER BY id"
 _FORGET: Final = "DELETE FROM workers WHERE heard_at < $1"
 _OF_TENANT: Final = "SELECT * FROM workflows WHERE partition = 0 AND tenant = $1 ORDER BY id"
 _WORKERS: Final = "SELECT worker, workflows, heard_at FROM workers WHERE tenant = $1"
@@ -89,15 +89,17 @@ class Registry:
         await self.tell_all(frames)
         return consumers
 
-    async def consumers(self, tenant: str, runner: str, kind: str) -> dict[str, str]:
-        """For a runner, again and again: each workflow of its kind, whoever registered it, and its consumer."""
-        names = [row["id"] for row in await self._pool.fetch(_OF_KIND, tenant, kind)]
+    async def consumers(self, tenant: str, runner: str, kind: str) -> tuple[dict[str, str], dict[str, Image]]:
+        """For a runner, again and again: each workflow of its kind, whoever registered it; its consumer and image."""
+        rows = await self._pool.fetch(_OF_KIND, tenant, kind)
+        names = [row["id"] for row in rows]
         now = time.time_ns() // 1_000
         await self._pool.execute(_UPSERT_WORKER, tenant, runner, kind, msgspec.json.encode(names), now)
         consumers = {name: await self._known_consumer(kind, tenant, name) for name in names}
         if self._accounts is not None:
             await self._accounts.ensure(tenant, consumers.values())
-        return consumers
+        options = {row["id"]: msgspec.json.decode(row["options"], type=Options) for row in rows}
+        return consumers, {name: one.image for name, one in options.items() if one.image is not None}
 
     async def _known_consumer(self, kind: str, tenant: str, workflow: str) -> str:
         name = self._subjects.run_consumer(self._subjects.run_filter(kind, tenant, workflow))

@@ -86,6 +86,11 @@ class Settings:
         None, "What a launched process takes its runner's claim over with, once. Runners set it.", secret=True
     )
     worker: str | None = _setting(None, "The worker's id of a launched process. Runners set it.")
+    workflow: str | None = _setting(
+        None,
+        "The only workflow that a launched worker hosts. It is registered with an image, so the worker registers "
+        "nothing. Runners set it.",
+    )
     log_level: LogLevel = _setting("info", "The least severe log lines that are written.")
     log_format: LogFormat | None = _setting(None, "`console` (for people) at a terminal, else `json`, unless given.")
     partitions: int = _setting(
@@ -151,7 +156,7 @@ class Settings:
                 reason="use 1 to 40 lower-case letters, digits, '_' or '-', beginning with a letter",
             )
         check_id(self.tenant, "tenant")
-        for name in ("instance", "worker"):
+        for name in ("instance", "worker", "workflow"):
             if getattr(self, name) is not None:
                 check_id(getattr(self, name), name)
         for name in ("nats_url", "nats_url_inside"):

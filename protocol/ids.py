@@ -19,6 +19,8 @@ FAILED_KEY: Final = "~failed"  # why an instance fails, recorded before it is un
 TIMEOUT_KEY: Final = "~timeout"  # the sleep that ends with the time that a workflow may take
 UNDO_PREFIX: Final = "~undo/"  # of the keys under which compensations record that they ran
 _ID: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}")
+_POOLED: Final = "p"  # begins the worker id of a container that hosts one workflow
+_POOLED_WORKER: Final = re.compile(rf"{_POOLED}-[0-9a-f]{{32}}-[a-z2-7]{{26}}")
 _PARENT_PART: Final = 100  # a child's id keeps this much of its parent's, for people
 
 
@@ -71,6 +73,16 @@ def child_id(parent: str, key: str) -> str:
 def new_token(length: int = 26) -> str:
     """A random id part of `length` characters of a-z2-7, 5 bits each."""
     return base64.b32encode(secrets.token_bytes(length * 5 // 8 + 1)).decode().lower()[:length]
+
+
+def pooled_worker(workflow: str) -> str:
+    """A new id for a worker that may host nothing but `workflow`, which the id says: a credential is for its id."""
+    return f"{derived_name(_POOLED, workflow)}-{new_token()}"
+
+
+def may_host(worker: str, workflow: str) -> bool:
+    """Whether `worker`'s id allows it to claim instances of `workflow`; only a pooled container's forbids anything."""
+    return _POOLED_WORKER.fullmatch(worker) is None or worker.startswith(f"{derived_name(_POOLED, workflow)}-")
 
 
 def new_nonce() -> str:

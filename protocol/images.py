@@ -64,6 +64,8 @@ def _limit_problem(image: Image) -> str | None:
         return f"{image.pids} pids: give at least 1"
     if image.timeout_us is not None and not 1 <= image.timeout_us <= _LARGEST:
         return "a time-out must be longer than nothing"
+    if image.timeout_us is not None and image.isolation == "pool":
+        return "a container that hosts many instances has no time-out; give the workflow one: @workflow(timeout=…)"
     return None
 
 

@@ -235,10 +235,12 @@ class RegisterRequest(_Lenient, frozen=True, kw_only=True):
 
 
 class RegisterReply(_Lenient, frozen=True, kw_only=True):
-    """`consumers`: for each workflow the run queue's consumer to pull from."""
+    """`consumers`: for each workflow the run queue's consumer to pull from. `images`: what those are made of now that
+    are registered with an image; only a runner is told."""
 
     consumers: dict[str, str]
     stream: str
+    images: dict[str, Image] = {}
 
 
 class ForkedFrom(_Lenient, frozen=True, kw_only=True):

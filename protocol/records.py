@@ -23,7 +23,7 @@ class Image(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=T
     `reference` is what the container engine is asked for, by digest wherever that is known. `memory_bytes`, `cpus` (of
     one core), `pids` and `timeout_us` (wall-clock) are limits, None where there is none. `network`: `bus` reaches NATS
     and nothing else. `secrets` are names, whose values the runner hands over as files. `isolation`: a container for
-    each instance, or one that hosts many of the same tenant and workflow.
+    each instance, or one that hosts many of the same tenant and workflow, those of older versions included.
     """
 
     name: str

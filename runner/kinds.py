@@ -30,7 +30,8 @@ def docker_runner(settings: Settings) -> Runner:
     except ModuleNotFoundError as exc:
         raise ExtraMissing(extra="docker") from exc
     name = runner_id("docker", settings.runner_name or socket.gethostname())
-    return Runner(settings, DockerLauncher(settings, name), id=name)
+    launcher = DockerLauncher(settings, name)
+    return Runner(settings, launcher, id=name, pooled=launcher)
 
 
 def kubernetes_runner(settings: Settings) -> Runner:

@@ -7,11 +7,13 @@ heartbeats as long as that runs: while it holds the claim this is its lease, and
 
 Invariants: a run request is acknowledged once the claim is in the journal; no more is pulled than there are free slots;
 an end is told until the journal has it; a draining runner takes nothing. Order of leaving: stop intake, let what runs
-go on for the grace, then ask it to hand over, tell the ends, flush the journal writer, close the connections.
+go on for the grace, then ask it to hand over (pooled containers at once: they let steps finish by themselves), tell the
+ends, flush the journal writer, close the connections.
 """
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -23,7 +25,7 @@ from runtara.infra.pull import ConsumerLost, PulledMsg, PullLoop
 from runtara.infra.settings import Settings
 from runtara.infra.writer import JournalWriter
 from runtara.protocol.credentials import Kind
-from runtara.protocol.errors import CredentialRefused, PlatformUnreachable, RuntaraError, Unavailable
+from runtara.protocol.errors import RuntaraError, Unavailable
 from runtara.protocol.frames import encode_record
 from runtara.protocol.ids import new_token
 from runtara.protocol.messages import (
@@ -37,14 +39,18 @@ from runtara.protocol.messages import (
     RunRequest,
     Superseded,
 )
-from runtara.protocol.records import Exited
+from runtara.protocol.records import Exited, Image
 from runtara.sdk.claims import Claims
-from runtara.sdk.connection import Connection, connect_bus, retried
+from runtara.sdk.connection import Connection, connect_bus
 from runtara.sdk.credentials import own_user
 from runtara.sdk.heartbeat import BEAT_SECONDS, Heartbeats, Pulse
 
+from . import issuing
 from .job import Job
-from .launches import Ending, Launched, Launcher, LaunchFailed, Order
+from .keeper import Keeper
+from .launches import Ending, Launched, Launcher, Order
+from .pooled import Pooled, PooledLauncher
+from .pooled_ends import PooledEnds
 
 log = logger("runner")
 
@@ -60,19 +66,27 @@ _control_decoder: msgspec.json.Decoder[Control] = msgspec.json.Decoder(Control)
 
 
 class Runner(Service):
-    """Launches what `launcher` can, under the name `id`. Enter it as a context manager."""
+    """Launches what `launcher` can, under the name `id`. Enter it as a context manager.
 
-    def __init__(self, settings: Settings, launcher: Launcher, *, id: str | None = None) -> None:
+    `pooled` makes containers that host many instances, of images that want that; without it each instance gets its own.
+    """
+
+    def __init__(
+        self, settings: Settings, launcher: Launcher, *, id: str | None = None, pooled: PooledLauncher | None = None
+    ) -> None:
         self.id = own_user(settings, Kind.RUNNER) or id or f"r-{new_token()}"
         super().__init__(f"runner {self.id}")
         self._settings = settings
         self._launcher = launcher
+        self._pooled = pooled
+        self._keeper: Keeper | None = None
         self._grace = settings.drain_seconds + STOP_MARGIN_SECONDS
         self._jobs: dict[tuple[str, int], Job] = {}
         self._left = asyncio.Event()
         self._intakes: dict[str, asyncio.Task[None]] = {}
         self._loops: dict[str, PullLoop] = {}
         self._consumers: dict[str, str] = {}
+        self._kept: tuple[str, ...] = ()
         self._stream = ""
         self._pulse = Pulse()
         self._draining = False
@@ -81,8 +95,12 @@ class Runner(Service):
 
     @property
     def workflows(self) -> tuple[str, ...]:
-        """What it takes requests for now."""
-        return tuple(self._consumers)
+        """What it takes requests for now, or its pooled containers."""
+        return (*self._consumers, *self._kept)
+
+    @property
+    def pooled(self) -> list[Pooled]:
+        return self._keeper.containers if self._keeper is not None else []
 
     @property
     def jobs(self) -> list[Job]:
@@ -109,6 +127,8 @@ class Runner(Service):
         await bus.subscribe(subjects.control(tenant, self.id), self._on_control)
         for launched in await self._launcher.left_behind():
             self._adopt(launched)
+        if self._pooled is not None:
+            self._keeper = await self.enter(self._keeper_of(self._pooled))
         self._beat()
         self._pulse.want_lists(FIRST_LISTS)
         await self.enter(self._heartbeats())
@@ -124,14 +144,17 @@ class Runner(Service):
         for intake in self._intakes.values():
             intake.cancel()
         await asyncio.gather(*self._intakes.values(), return_exceptions=True)
-        await self._wait_for_jobs(self._settings.drain_seconds)
-        for job in self.jobs:
-            job.stop()
-        await self._wait_for_jobs(self._grace + STOP_MARGIN_SECONDS)
+        await asyncio.gather(self._drain_jobs(), *([self._keeper.drain()] if self._keeper is not None else []))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
                 await self._claims.release()
                 await self._writer.flush()
+
+    async def _drain_jobs(self) -> None:
+        await self._wait_for_jobs(self._settings.drain_seconds)
+        for job in self.jobs:
+            job.stop()
+        await self._wait_for_jobs(self._grace + STOP_MARGIN_SECONDS)
 
     async def _wait_for_jobs(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -183,14 +206,26 @@ class Runner(Service):
             await self._find_work()
 
     def _take_from_these(self, found: RegisterReply) -> None:
+        if self._draining:
+            return
         self._stream = found.stream
-        for workflow in self._consumers.keys() - found.consumers.keys():
+        kept = self._have_kept(found.images)
+        consumers = {name: consumer for name, consumer in found.consumers.items() if name not in kept}
+        for workflow in self._consumers.keys() - consumers.keys():
             self._intakes.pop(workflow).cancel()
-        self._consumers = found.consumers
-        for workflow in found.consumers:
+        self._consumers = consumers
+        for workflow in consumers:
             intake = self._intakes.get(workflow)
             if intake is None or intake.done():
                 self._intakes[workflow] = self.spawn(self._intake(workflow), f"intake {workflow}", may_end=True)
+
+    def _have_kept(self, images: Mapping[str, Image]) -> tuple[str, ...]:
+        """The workflows whose requests pooled containers take."""
+        if self._keeper is not None:
+            pooled = {workflow: image for workflow, image in images.items() if image.isolation == "pool"}
+            self._keeper.want(pooled)
+            self._kept = tuple(pooled)
+        return self._kept
 
     # taking
 
@@ -309,17 +344,9 @@ class Runner(Service):
 
     async def _launch(self, order: Order) -> Launched:
         """With a credential of its own. Raises `LaunchFailed`."""
-        deadline = self._loop.time() + self._settings.launch_seconds
-        try:
-            issued = await retried(
-                deadline,
-                lambda: self._connection.issue(kind=Kind.CONTAINER, user=order.worker, instance=order.instance),
-            )
-        except (CredentialRefused, PlatformUnreachable) as exc:
-            raise LaunchFailed(reason=f"it gets no credential: {exc}") from exc
-        if issued is not None:
-            order = msgspec.structs.replace(order, credential=issued.text)
-        return await self._launcher.launch(order)
+        within = self._settings.launch_seconds
+        credential = await issuing.for_one(self._connection, order, within=within)
+        return await self._launcher.launch(msgspec.structs.replace(order, credential=credential))
 
     async def _is_reserved(self, job: Job) -> bool:
         view = await self._connection.call("get", {}, InstanceView, instance=job.instance)
@@ -331,6 +358,18 @@ class Runner(Service):
             memory_bytes=ending.memory_bytes, cpu_us=ending.cpu_us,
         )  # fmt: skip
         await self._writer.send(self._connection.partition(job.instance), encode_record(record))
+
+    # for pooled containers
+
+    def _keeper_of(self, launcher: PooledLauncher) -> Keeper:
+        settings, connection, kind = self._settings, self._connection, self._launcher.kind
+        return Keeper(
+            launcher, connection.tenant, tell=PooledEnds(connection, self._writer).tell,
+            credentials=lambda workflow, worker: issuing.for_pooled(
+                connection, kind, workflow, worker, within=settings.launch_seconds
+            ),
+            ready_seconds=settings.launch_seconds, drain_seconds=settings.drain_seconds,
+        )  # fmt: skip
 
     # what it is told
 

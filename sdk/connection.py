@@ -125,11 +125,13 @@ class Connection:
         kind: Kind,
         user: str,
         instance: str | None = None,
+        consumers: list[str] | None = None,
         expires_in: float | None = None,
         name: str | None = None,
     ) -> Credential | None:
         """Have a credential issued that this one's kind may: a runner's for a worker, or for the container that it is
-        about to launch (`Kind.CONTAINER`, `user` its worker id). `expires_in`: seconds.
+        about to launch (`Kind.CONTAINER`, `user` its worker id). `consumers`: all that a worker may pull from, if
+        given; `expires_in`: seconds.
 
         None if the platform issues none, because its server is not in operator mode: then what it launches shows the
         login that this process has. Raises `CredentialRefused`, `PlatformUnreachable`.
@@ -137,7 +139,9 @@ class Connection:
         login = self.login
         if not isinstance(login, CredentialLogin) or login.credential.holder is None:
             return None
-        key, order = new_order(kind=kind, user=user, instance=instance, expires_in=expires_in, name=name)
+        key, order = new_order(
+            kind=kind, user=user, instance=instance, consumers=consumers, expires_in=expires_in, name=name
+        )  # fmt: skip
         issued = await ask_over(self.bus, self._settings, login.credential, order, Issued)
         return Credential.of(issued.jwt, key)
 

@@ -19,7 +19,7 @@ import msgspec
 from runtara.infra.bus import Bus
 from runtara.infra.credentials.files import BEGIN, Credential, load
 from runtara.infra.credentials.keys import Key, Role
-from runtara.infra.credentials.kinds import MAY_ISSUE, Holder
+from runtara.infra.credentials.kinds import Holder, may_issue
 from runtara.infra.login import CredentialLogin, Login, given_login, tls_of
 from runtara.infra.logs import logger
 from runtara.infra.settings import Settings
@@ -204,7 +204,7 @@ def _who_asks(settings: Settings, given: Credential | None, need: Need) -> Crede
     holder = given.holder if given is not None else None
     if given is not None and holder is not None:
         at_home = holder.kind is Kind.OPERATOR or holder.tenant == settings.tenant
-        if at_home and holder.deployment == settings.deployment and need.kind in MAY_ISSUE.get(holder.kind, ()):
+        if at_home and holder.deployment == settings.deployment and need.kind in may_issue(holder):
             return given
     local = operator(settings)
     if local is not None:

@@ -6,7 +6,8 @@ target cannot be loaded or a setting is wrong, 5 the platform ended it (no right
 not end although it was told to (all else was handed over; start another), 1 anything else.
 
 Launched by a runner (`RUNTARA_INSTANCE` and `RUNTARA_ATTEMPT` are set) it hosts that one instance, and exits with 0 as
-soon as the attempt has ended, however it did, if that was told.
+soon as the attempt has ended, however it did, if that was told. Launched for a workflow (`RUNTARA_WORKFLOW`) it is a
+worker like any other, but hosts that workflow alone, and registers nothing.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from runtara.protocol.errors import BadInput, InvalidTarget, Refused, Unavailabl
 from . import check
 from .discovery import Code, load
 from .overdue import EXIT_OVERDUE
+from .roles import Launched, Registrar, Role, only
 from .single import Single
 from .worker import Worker
 
@@ -55,7 +57,8 @@ def prepare(targets: Sequence[str]) -> tuple[Settings, Code] | None:
     try:
         settings = Settings.load()
         configure(settings.log_level, settings.log_format)
-        return settings, load(targets)
+        code = load(targets)
+        return settings, only(code, settings.workflow, targets) if settings.workflow is not None else code
     except InvalidTarget as exc:
         _print_target_error(exc)
     except BadInput as exc:
@@ -65,8 +68,9 @@ def prepare(targets: Sequence[str]) -> tuple[Settings, Code] | None:
 
 def host(settings: Settings, code: Code, *, kind: str = "docker", link: int | None = None) -> int:
     """Be a worker, or what a runner of `kind` launched for one instance; returns the exit code."""
-    is_launched = settings.instance is not None and settings.attempt is not None
-    return asyncio.run(_run_one(settings, code, kind) if is_launched else _run(settings, code, link))
+    if settings.instance is not None and settings.attempt is not None:
+        return asyncio.run(_run_one(settings, code, kind))
+    return asyncio.run(_run(settings, code, Launched(kind) if settings.workflow is not None else Registrar(), link))
 
 
 async def _run_one(settings: Settings, code: Code, kind: str) -> int:
@@ -81,7 +85,7 @@ async def _run_one(settings: Settings, code: Code, kind: str) -> int:
     return 0
 
 
-async def _run(settings: Settings, code: Code, link: int | None) -> int:
+async def _run(settings: Settings, code: Code, role: Role, link: int | None) -> int:
     """Until it is told to stop. Code that does not end is not waited for, as Python's own way out would, for ever."""
     loop, leave, stopped_status = asyncio.get_running_loop(), asyncio.Event(), 0
 
@@ -96,7 +100,7 @@ async def _run(settings: Settings, code: Code, link: int | None) -> int:
             sys.stdout.write(f"ready worker={worker.id} workflows={','.join(worker.workflows)}\n")
             sys.stdout.flush()
 
-    worker = Worker(settings, code, supervisor=link, on_overdue=on_overdue)
+    worker = Worker(settings, code, supervisor=link, role=role, on_overdue=on_overdue)
     try:
         await run_until_stopped(worker, ready=ready, leave=leave)
         status = stopped_status

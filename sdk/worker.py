@@ -1,8 +1,9 @@
 """The worker: a process (or a part of one) that hosts instances.
 
-It registers what it can run, pulls run requests as long as it has slots, claims each attempt, runs it, and
-routes what the engine tells it. One task per instance; everything that many instances need now and then
-(claims sent again, requests kept alive, commits asked for) is one sweep.
+It registers what it can run (unless a runner has launched it for what is registered, see `roles`), pulls run requests
+as long as it has slots, claims each attempt, runs it, and routes what the engine tells it. One task per instance;
+everything that many instances need now and then (claims sent again, requests kept alive, commits asked for) is one
+sweep.
 
 Invariants: a worker id is new at each start of a worker; it asks for no more requests than it has free slots;
 a draining worker takes nothing; without a NATS connection for a whole lease it ends its attempts, because
@@ -33,9 +34,6 @@ from runtara.protocol.messages import (
     Claimed,
     Control,
     Heartbeat,
-    RegisterReply,
-    RegisterRequest,
-    Registration,
     RunRequest,
 )
 
@@ -50,13 +48,13 @@ from .outcomes import Outcomes
 from .outlet import Commits, JournalOutlet
 from .overdue import Overdue
 from .resident import AnyWorkflow, Resident
+from .roles import Registrar, Role
 from .watchdog import Watchdog
 
 log = logger("worker")
 
-KIND: Final = "pool"
 PULL_EXPIRES_SECONDS: Final = 2.0  # a stopped worker swallows deliveries for no longer than this
-REGISTER_RETRY_SECONDS: Final = 0.5
+CONSUMER_RETRY_SECONDS: Final = 0.5
 LEAVE_SECONDS: Final = 5.0  # after the grace, for last records to be acknowledged
 FLUSH_SECONDS: Final = 2.0
 LISTS_AFTER_LOSS: Final = 3
@@ -75,9 +73,10 @@ class Worker(Service):
 
     def __init__(
         self, settings: Settings, code: Code, *, supervisor: int | None = None,
-        on_overdue: Callable[[], None] = lambda: None,
+        role: Role | None = None, on_overdue: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self.id = own_user(settings, Kind.WORKER) or f"w-{new_token()}"
+        self._role = role or Registrar()
+        self.id = own_user(settings, Kind.WORKER) or settings.worker or f"w-{new_token()}"
         super().__init__(f"worker {self.id}")
         self._settings = settings
         self._code = code
@@ -140,7 +139,7 @@ class Worker(Service):
         await self._commits.open()
         await bus.subscribe(subjects.control(tenant, self.id), self._on_control)
         await self.enter(self._heartbeats())
-        await self._register()
+        await self._find_requests()
         self._connected_at = self._swept_at = self._loop.time()
         self.spawn(self._sweep(), "sweep")
         self.spawn(self._claims.acknowledge(), "acknowledge")
@@ -194,25 +193,15 @@ class Worker(Service):
 
     # what it can run
 
-    async def _register(self) -> None:
-        request = RegisterRequest(worker=self.id, workflows=self._registrations())
-        while True:
-            try:
-                reply = await self._connection.call("register", request, RegisterReply)
-            except Unavailable as exc:
-                log.warning("registration_delayed", reason=str(exc))
-                await asyncio.sleep(REGISTER_RETRY_SECONDS)
-            else:
-                self._consumers, self._stream = reply.consumers, reply.stream
-                return
-
-    def _registrations(self) -> list[Registration]:
-        version = self._code.version
-        return [workflow.registration(code_version=version, kind=KIND) for workflow in self._workflows.values()]
+    async def _find_requests(self) -> None:
+        reply = await self._role.find_requests(self._connection, self.id, self._code)
+        self._consumers, self._stream = reply.consumers, reply.stream
 
     def _heartbeats(self) -> Heartbeats:
         settings, connection = self._settings, self._connection
-        heartbeat = Heartbeat(worker=self.id, kind=KIND, code_version=self._code.version, capacity=settings.concurrency)
+        heartbeat = Heartbeat(
+            worker=self.id, kind=self._role.kind, code_version=self._code.version, capacity=settings.concurrency
+        )  # fmt: skip
         return Heartbeats(
             lambda: connect_bus(
                 settings, connection.login, inbox=connection.inbox, name=f"runtara {self.id} heartbeats"
@@ -266,8 +255,8 @@ class Worker(Service):
                 await self._take_from(name, loop)
             except ConsumerLost as exc:
                 log.warning("consumer_lost", workflow=name, reason=str(exc))
-            await asyncio.sleep(REGISTER_RETRY_SECONDS)
-            await self._register()
+            await asyncio.sleep(CONSUMER_RETRY_SECONDS)
+            await self._find_requests()
 
     async def _take_from(self, name: str, loop: PullLoop) -> None:
         async with loop:

@@ -2,16 +2,17 @@
 
 Invariants: the first `started` for a queued, due attempt wins, in journal order; the same claim again is answered
 again; the same source with another nonce has started anew and gets the next attempt; everybody else is told that it
-does not hold the instance.
+does not hold the instance. A worker whose id names a workflow claims nothing of another one.
 """
 
-from runtara.protocol.errors import InstanceNotFound
+from runtara.protocol.errors import Forbidden, InstanceNotFound
 from runtara.protocol.events import AttemptStarted, ResourcesUsed
+from runtara.protocol.ids import may_host
 from runtara.protocol.messages import Status
 from runtara.protocol.records import Absent, Exited, Registered, Started, WorkerLost
 from runtara.protocol.subjects import Source
 
-from .decision import DUPLICATE, STALE, Decision, Draft, stale_claim
+from .decision import DUPLICATE, STALE, Decision, Draft, refused, stale_claim
 from .endings import lose
 from .evolve_claims import RESTARTED
 from .state import Claim, State
@@ -29,6 +30,9 @@ def source_name(source: Source) -> str:
 def started(state: State | None, record: Started, now: int, source: Source) -> Decision:
     if state is None:
         return Decision(error=InstanceNotFound(instance=record.instance, tenant=source.tenant), note="stale")
+    if source.worker is not None and not may_host(source.worker, state.workflow):
+        reason = f"this worker hosts another workflow than {state.workflow}"
+        return refused(Forbidden(type="started", subject=str(source.channel), reason=reason))
     if state.claim is not None:
         return _while_running(state, state.claim, record, now, source)
     is_open = state.status is Status.QUEUED and record.attempt == state.attempt and not state.external

@@ -22,6 +22,7 @@ NO_TENANT: Final = ""  # of those in the platform's or the system's account
 _READ_VERBS: Final = ("info", "list", "tail", "workflows", "schedule_list", "schedule_get", "images", "credential")
 _READ_INSTANCE_VERBS: Final = ("get", "events", "memos", "result", "credential")
 _WORKER_VERBS: Final = ("info", "register", "credential")
+_LAUNCHED_VERBS: Final = ("info", "credential")  # of a worker that hosts what its runner gave it, and registers nothing
 _WORKER_INSTANCE_VERBS: Final = ("get", "events", "memos", "position")
 _TAG: Final = "runtara"
 
@@ -49,7 +50,8 @@ LIFE_SECONDS: Final[dict[Kind, int]] = {
 class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whose it is; `tenant` is empty for the platform's own.
 
-    `instance` and `partition`: of a container. `consumers`: all that it may pull from, if given.
+    `instance` and `partition`: of a container. `consumers`: all that it may pull from, if given; a worker with some is
+    one that a runner has launched for them: it registers nothing, and has no credential issued for its code.
     """
 
     kind: Kind
@@ -64,6 +66,13 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def inbox(self) -> str:
         """The platform's own are outside of `_INBOX`, so no tenant's account imports them, whatever its id."""
         return inbox_prefix(self.tenant, self.user) if self.tenant else platform_inbox(self.kind, self.user)
+
+
+def may_issue(holder: Holder) -> frozenset[Kind]:
+    """Of which kinds `holder` may have credentials issued."""
+    if holder.kind is Kind.WORKER and holder.consumers:
+        return frozenset()
+    return MAY_ISSUE.get(holder.kind, frozenset())
 
 
 def platform_inbox(kind: Kind, user: str) -> str:
@@ -113,7 +122,8 @@ def _rights(holder: Holder) -> tuple[list[str], list[str]]:
             return [*_verbs(d, t, _READ_VERBS), *_verbs(d, f"{t}.*", _READ_INSTANCE_VERBS)], _ends(names, t)
         case Kind.WORKER:
             publish = [f"{d}.reports.*.{t}.w.{u}", names.heartbeat(t, u)]
-            publish += [*_verbs(d, t, _WORKER_VERBS), *_verbs(d, f"{t}.*", _WORKER_INSTANCE_VERBS)]
+            verbs = _LAUNCHED_VERBS if holder.consumers else _WORKER_VERBS
+            publish += [*_verbs(d, t, verbs), *_verbs(d, f"{t}.*", _WORKER_INSTANCE_VERBS)]
             return [*publish, *_queue(names, holder.consumers)], [names.control(t, u)]
         case Kind.RUNNER:
             publish = [f"{d}.runner.*.{t}.{u}", names.heartbeat(t, u), f"{d}.api.{t}.>"]

@@ -16,7 +16,7 @@ from runtara.infra.settings import Settings
 from runtara.protocol.messages import Registration
 from runtara.protocol.records import Image
 
-from ..containers.access import settings_inside
+from ..containers import access
 from ..launches import Launched, LaunchFailed, Order
 from . import spec
 from .access import Access
@@ -80,7 +80,7 @@ class KubernetesLauncher(Service):
     def _manifest(self, order: Order, image: Image) -> tuple[Manifest, dict[str, str]]:
         settings = self._settings
         url = settings.nats_url_inside or settings.require_nats_url()
-        inside = settings_inside(settings, order, url, spec.SETTINGS_FOLDER)
+        inside = access.settings_inside(access.of_one(settings, order), order.credential, url, spec.SETTINGS_FOLDER)
         manifest = spec.job_manifest(
             self._identity, order, image, inside.environ,
             grace=settings.drain_seconds + STOP_MARGIN_SECONDS, launch_seconds=settings.launch_seconds,

@@ -1,4 +1,5 @@
-"""What a container is told, and what it shows to NATS: a credential of its own, that speaks for its instance alone.
+"""What a container is told, and what it shows to NATS: a credential of its own, that speaks for its instance alone, or
+for a worker that takes one workflow's instances.
 
 Where the platform issues none (a server without operator mode) it shows the runner's login. The deployment's keys and
 the database are nothing that a container hears of.
@@ -14,6 +15,7 @@ import msgspec
 from runtara.infra.settings import FILE_SUFFIX, PREFIX, SECRETS, Settings
 
 from ..launches import Order
+from ..pooled import PooledOrder
 
 _NOT_INSIDE: Final = (
     "database_url", "slots", "launch_seconds", "runner_name", "runner_dir", "secrets_dir", "bus_network",
@@ -28,14 +30,26 @@ class Inside(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
 
 
-def settings_inside(settings: Settings, order: Order, nats_url: str, folder: str) -> Inside:
-    """For the container of `order`, which sees its files in `folder`."""
-    inside = dataclasses.replace(
-        settings, nats_url=nats_url, tenant=order.tenant, instance=order.instance, attempt=order.attempt,
-        token=order.token, worker=order.worker, log_format="json",
+def of_one(settings: Settings, order: Order) -> Settings:
+    """The settings of a container for one attempt."""
+    return dataclasses.replace(
+        settings, tenant=order.tenant, instance=order.instance, attempt=order.attempt, token=order.token,
+        worker=order.worker,
     )  # fmt: skip
-    if order.credential is not None:
-        inside = dataclasses.replace(inside, nats_credentials=order.credential, nats_user=None, nats_password=None)
+
+
+def of_pooled(settings: Settings, order: PooledOrder) -> Settings:
+    """Those of a worker that hosts one workflow."""
+    return dataclasses.replace(
+        settings, tenant=order.tenant, workflow=order.workflow, worker=order.worker, instance=None, attempt=None
+    )
+
+
+def settings_inside(settings: Settings, credential: str | None, nats_url: str, folder: str) -> Inside:
+    """For a container with these settings of its own, which sees its files in `folder`."""
+    inside = dataclasses.replace(settings, nats_url=nats_url, log_format="json")
+    if credential is not None:
+        inside = dataclasses.replace(inside, nats_credentials=credential, nats_user=None, nats_password=None)
     environ: dict[str, str] = {}
     files: dict[str, str] = {}
     for name, value in inside.to_environ().items():

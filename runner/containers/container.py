@@ -8,7 +8,6 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from runtara.infra.logs import logger
@@ -26,43 +25,30 @@ FIRST_LOOK_SECONDS: Final = 0.2
 MAX_LOOK_SECONDS: Final = 5.0
 LAST_LINES: Final = 100
 SIGNALLED: Final = 128  # a shell's way, and the engine's, to say that a signal ended it
+ASK_AGAIN_SECONDS: Final = 1.0
 AWAY_SECONDS: Final = 0.5
 MAX_REFUSALS: Final = 20
 
 
-class Container:
-    """`age`: seconds since it was started. `on_forgotten` gets its name, and that of its secrets."""
+class Box:
+    """`age`: seconds since it was started. `on_forgotten` gets its name once it is removed."""
 
     def __init__(
-        self, engine: ContainerEngine, id: str, name: str, labels: dict[str, str], *, age: float,
-        on_forgotten: Callable[[str], None],
-    ) -> None:  # fmt: skip
+        self, engine: ContainerEngine, id: str, name: str, *, age: float, on_forgotten: Callable[[str], None]
+    ) -> None:
         self._engine = engine
         self._id = id
         self._name = name
         self._on_forgotten = on_forgotten
         self._started_at = time.monotonic() - age
         self._usage: Usage | None = None
-        self.instance = labels[f"{LABEL}instance"]
-        self.attempt = int(labels[f"{LABEL}attempt"])
-        self.nonce = labels[f"{LABEL}nonce"]
-        self.runner: str | None = labels[f"{LABEL}runner"]
-        limit = labels.get(f"{LABEL}timeout-us")
-        self.time_limit = int(limit) / 1e6 if limit is not None else None
-
-    @classmethod
-    async def of(cls, engine: ContainerEngine, found: Found, on_forgotten: Callable[[str], None]) -> "Container":
-        """One that is there already."""
-        state = await engine.state(found.id)
-        age = _age(state.started_at) if state is not None else 0.0
-        return cls(engine, found.id, found.name, found.labels, age=age, on_forgotten=on_forgotten)
 
     @property
     def age(self) -> float:
         return time.monotonic() - self._started_at
 
     async def ended(self) -> Ending:
-        looking = asyncio.create_task(self._look(), name=f"usage {self.instance}")
+        looking = asyncio.create_task(self._look(), name=f"usage {self._name}")
         try:
             state = await self._engine.wait(self._id)
         finally:
@@ -76,19 +62,31 @@ class Container:
         )  # fmt: skip
 
     async def stop(self, grace: float) -> None:
-        """The engine may be away: then its containers are not stopped before it is back."""
+        """The engine may be away: then its containers are not stopped before it is back.
+
+        It is asked again and again, because the first process of a container does not hear what it has no handler for,
+        and an interpreter that has just been started has none yet.
+        """
         await self._kill(signal.SIGTERM)
+        asking = asyncio.create_task(self._ask_again(), name=f"stop {self._name}")
         try:
             async with asyncio.timeout(grace):
                 await self._engine.wait(self._id)
         except TimeoutError:
-            log.warning("container_killed", instance=self.instance, attempt=self.attempt, grace=grace)
+            log.warning("container_killed", container=self._name, grace=grace)
             await self._kill(signal.SIGKILL)
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _ask_again(self) -> None:
+        while True:
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+            await self._kill(signal.SIGTERM)
 
     async def forget(self) -> None:
         await self._insist("remove", lambda: self._engine.remove(self._id))
-        for name in (self._name, f"{self._name}-secrets"):
-            self._on_forgotten(name)
+        self._on_forgotten(self._name)
 
     async def _kill(self, number: signal.Signals) -> None:
         await self._insist("kill", lambda: self._engine.kill(self._id, number.name))
@@ -128,6 +126,28 @@ class Container:
                 self._usage = Usage(memory_bytes=most, cpu_us=usage.cpu_us)
 
 
+class Container(Box):
+    """That of one attempt."""
+
+    def __init__(
+        self, engine: ContainerEngine, id: str, name: str, labels: dict[str, str], *, age: float,
+        on_forgotten: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        super().__init__(engine, id, name, age=age, on_forgotten=on_forgotten)
+        self.instance = labels[f"{LABEL}instance"]
+        self.attempt = int(labels[f"{LABEL}attempt"])
+        self.nonce = labels[f"{LABEL}nonce"]
+        self.runner: str | None = labels[f"{LABEL}runner"]
+        limit = labels.get(f"{LABEL}timeout-us")
+        self.time_limit = int(limit) / 1e6 if limit is not None else None
+
+    @classmethod
+    async def of(cls, engine: ContainerEngine, found: Found, on_forgotten: Callable[[str], None]) -> "Container":
+        """One that is there already."""
+        age = await engine.age(found.id)
+        return cls(engine, found.id, found.name, found.labels, age=age, on_forgotten=on_forgotten)
+
+
 def _reason(state: State | None) -> str:
     if state is None:
         return "somebody removed the container"
@@ -137,12 +157,3 @@ def _reason(state: State | None) -> str:
         return f"the container was never started{': ' if state.error else ''}{state.error}"
     code = SIGNALLED - state.code if state.code > SIGNALLED else state.code
     return exit_reason(code, of="the container")
-
-
-def _age(started_at: str) -> float:
-    """Since a time as the engine writes it, with nanoseconds; 0 if it never was."""
-    try:
-        started = datetime.fromisoformat(f"{started_at[:19]}+00:00")
-    except ValueError:
-        return 0.0
-    return max(0.0, (datetime.now(UTC) - started).total_seconds()) if started.year > 1 else 0.0

@@ -8,6 +8,7 @@ of the package do not leave this module; while the engine is away, `wait` waits 
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import docker
@@ -49,13 +50,12 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a container. `started_at` and `finished_at` as the engine writes times."""
+    """Of a container. `started_at` as the engine writes times."""
 
     status: str
     code: int
     out_of_memory: bool
     error: str
-    paused: bool
     started_at: str
 
 
@@ -67,7 +67,6 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 class Network(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     gateway: str | None
-    internal: bool
 
 
 class ContainerEngine:
@@ -135,8 +134,17 @@ class ContainerEngine:
             return None
         return State(
             status=found["Status"], code=found["ExitCode"], out_of_memory=bool(found["OOMKilled"]),
-            error=found["Error"] or "", paused=bool(found["Paused"]), started_at=found["StartedAt"],
+            error=found["Error"] or "", started_at=found["StartedAt"],
         )  # fmt: skip
+
+    async def age(self, id: str) -> float:
+        """Seconds since it was started; 0 if it never was, or is gone."""
+        state = await self.state(id)
+        return _age(state.started_at) if state is not None else 0.0
+
+    async def output(self, id: str) -> bytes:
+        """All that it wrote to stdout, as far as its log reaches."""
+        return bytes(await self._call(lambda api: api.logs(id, stdout=True, stderr=False)))
 
     async def last_words(self, id: str, lines: int) -> bytes:
         """The end of what it wrote to stderr."""
@@ -184,7 +192,7 @@ class ContainerEngine:
             return None
         configs: Sequence[Mapping[str, str]] = (found.get("IPAM") or {}).get("Config") or []
         gateway = next((config["Gateway"] for config in configs if config.get("Gateway")), None)
-        return Network(name=found["Name"], gateway=gateway, internal=bool(found["Internal"]))
+        return Network(name=found["Name"], gateway=gateway)
 
     async def create_network(self, name: str, *, options: Mapping[str, str], labels: Mapping[str, str]) -> None:
         """An internal bridge. Nothing if it is there."""
@@ -229,3 +237,12 @@ def _translated() -> Iterator[None]:
 
 def _short(error: Exception) -> str:
     return str(error)[:300]
+
+
+def _age(started_at: str) -> float:
+    """Since a time as the engine writes it, with nanoseconds; 0 if it never was."""
+    try:
+        started = datetime.fromisoformat(f"{started_at[:19]}+00:00")
+    except ValueError:
+        return 0.0
+    return max(0.0, (datetime.now(UTC) - started).total_seconds()) if started.year > 1 else 0.0

@@ -19,6 +19,7 @@ from ..launches import LaunchFailed
 from .spec import USER
 
 DEFAULT_FOLDER: Final = Path("/run/runtara")
+SECRETS_SUFFIX: Final = "-secrets"  # of the folder with what the image names; the other has what is ours
 _FOLDER_MODE: Final = 0o711  # one has to know the name of what is in it
 
 
@@ -60,7 +61,9 @@ class Files:
         return found
 
     def remove(self, name: str) -> None:
-        shutil.rmtree(self._root / name, ignore_errors=True)
+        """What was laid for container `name`."""
+        for folder in (name, f"{name}{SECRETS_SUFFIX}"):
+            shutil.rmtree(self._root / folder, ignore_errors=True)
 
     def remove_all_but(self, names: Collection[str]) -> None:
         for folder in self._root.iterdir():

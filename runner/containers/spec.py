@@ -11,6 +11,7 @@ from runtara.protocol.ids import derived_name
 from runtara.protocol.records import Image
 
 from ..launches import Order
+from ..pooled import PooledOrder, fingerprint
 from .engine import Config
 
 USER: Final = 65_532  # `nonroot` in the images that are made for it; owns nothing anywhere
@@ -20,7 +21,7 @@ LOG_FILES: Final = "2"
 SETTINGS_FOLDER: Final = "/run/runtara"
 SECRETS_FOLDER: Final = "/run/secrets"
 LABEL: Final = "dev.runtara."
-_NAME_LENGTH: Final = 40  # of the instance's id, for people
+_NAME_LENGTH: Final = 40  # of the instance's or workflow's id, for people
 
 
 def labels_of(deployment: str, runner: str, order: Order) -> dict[str, str]:
@@ -29,6 +30,14 @@ def labels_of(deployment: str, runner: str, order: Order) -> dict[str, str]:
         f"{LABEL}instance": order.instance,
         f"{LABEL}attempt": str(order.attempt),
         f"{LABEL}nonce": order.nonce,
+    }
+
+
+def pooled_labels(deployment: str, runner: str, order: PooledOrder) -> dict[str, str]:
+    return owner_labels(deployment, order.tenant, runner) | {
+        f"{LABEL}workflow": order.workflow,
+        f"{LABEL}worker": order.worker,
+        f"{LABEL}made-of": fingerprint(order.image),
     }
 
 
@@ -44,6 +53,10 @@ def place_labels(deployment: str, tenant: str) -> dict[str, str]:
 def container_name(deployment: str, order: Order) -> str:
     parts = (deployment, order.tenant, order.instance, str(order.attempt), order.nonce)
     return derived_name(f"runtara-{order.instance[:_NAME_LENGTH]}", *parts)
+
+
+def pooled_name(deployment: str, order: PooledOrder) -> str:
+    return derived_name(f"runtara-{order.workflow[:_NAME_LENGTH]}", deployment, order.tenant, order.worker)
 
 
 def container_config(

@@ -40,7 +40,7 @@ __all__ = ["small"]  # a fixture
 
 LIMITS: dict[str, Any] = {
     "memory_bytes": 256 * 1024**2, "cpus": 0.5, "pids": 64, "timeout_us": 3_600_000_000, "network": "bridge",
-    "env": {"REGION": "eu"}, "secrets": ("api-key",), "isolation": "pool",
+    "env": {"REGION": "eu"}, "secrets": ("api-key",),
 }  # fmt: skip
 
 
@@ -226,6 +226,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"cpus": 1e9}, "number of cores"),
     ({"pids": 0}, "at least 1"),
     ({"timeout_us": 0}, "longer than nothing"),
+    ({"isolation": "pool", "timeout_us": 1_000_000}, "hosts many instances has no time-out"),
     ({"env": {"RUNTARA_NATS_URL": "nats://elsewhere"}}, "RUNTARA_NATS_URL cannot be set"),
     ({"env": {"runtara_tenant": "other"}}, "runtara_tenant cannot be set"),
     ({"env": {"A B": "c"}}, "no name of an environment variable"),

@@ -13,8 +13,9 @@ from runtara.protocol.messages import (
     ConsumersRequest,
     Heartbeat,
     Hosted,
+    RegisteredImage,
+    RegisterImage,
     RegisterReply,
-    RegisterRequest,
     Registration,
     Superseded,
 )
@@ -22,7 +23,7 @@ from runtara.protocol.records import Cancel, Checkpointed, Exited, Image, Option
 from tests.support.peer import Peer
 from tests.support.polling import eventually
 
-IMAGE = Image(name="box", version=3, reference="sha256:" + "0" * 64, memory_bytes=1024)
+IMAGE = Image(name="box", version=1, reference="sha256:" + "0" * 64, memory_bytes=64 * 1024**2)
 
 
 async def claim(peer: Peer, subject: str, nonce: str, **fields: object) -> ClaimAnswer:
@@ -41,8 +42,9 @@ async def take_over(peer: Peer, nonce: str = "c-1") -> ClaimAnswer:
 
 
 async def boxed(peer: Peer) -> None:
-    registration = Registration(workflow="boxed", kind="docker", options=Options(image=IMAGE))
-    await peer.api("register", RegisterRequest(worker="people", workflows=[registration]), RegisterReply)
+    await peer.api(
+        "register_image", RegisterImage(image=IMAGE, workflows=[Registration(workflow="boxed")]), RegisteredImage
+    )
 
 
 async def listen(peer: Peer) -> list[Superseded]:
@@ -71,6 +73,7 @@ async def test_a_runner_finds_the_workflows_of_its_kind_whoever_registered_them(
 
     reply = await eventually(found)
     assert list(reply.consumers) == ["boxed"]
+    assert reply.images == {"boxed": IMAGE}
     await platform.bus.jetstream(f"CONSUMER.INFO.{reply.stream}.{reply.consumers['boxed']}")  # it is there
     (shown,) = [view for view in await platform.workflows() if view.id == "boxed"]
     assert "r1" in shown.workers

@@ -14,7 +14,7 @@ from runtara.infra.credentials.files import Credential, load, parse
 from runtara.infra.credentials.jwt import AccountBody, BadJwt, OperatorBody, UserBody, read, verified
 from runtara.infra.credentials.keyring import FILE, OPERATOR_FILE, KeyRing
 from runtara.infra.credentials.keys import Key, Role, has_signed, is_public
-from runtara.infra.credentials.kinds import MAY_ISSUE, PLATFORM_KINDS, Holder, holder_of
+from runtara.infra.credentials.kinds import MAY_ISSUE, PLATFORM_KINDS, Holder, holder_of, may_issue
 from runtara.infra.settings import Settings
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import InvalidId, InvalidSetting
@@ -163,6 +163,17 @@ def test_nobody_may_publish_everything_or_hear_more_than_its_own_inbox(ring: Key
             "runtara.api.acme.info",
         ]
         assert body.sub.allow == ["_INBOX.acme.box.>", "runtara.control.acme.box"]
+
+
+def test_a_worker_for_some_consumers_takes_from_them_alone_and_registers_nothing(ring: KeyRing) -> None:
+    launched = msgspec.structs.replace(holder(Kind.WORKER), consumers=("run-a",))
+    body = read(ring.user_jwt(launched, Key.new(Role.USER).public, life=60)).nats
+    assert isinstance(body, UserBody)
+    pulls = [subject for subject in body.pub.allow if subject.startswith("$JS.")]
+    assert pulls == ["$JS.API.CONSUMER.MSG.NEXT.RUNTARA-RUN.run-a", "$JS.ACK.RUNTARA-RUN.run-a.>"]
+    assert "runtara.api.acme.register" not in body.pub.allow
+    assert may_issue(launched) == frozenset()
+    assert may_issue(holder(Kind.WORKER)) == {Kind.CLIENT}
 
 
 def test_a_tenant_named_like_a_part_of_the_platform_is_a_tenant_like_others(ring: KeyRing) -> None:

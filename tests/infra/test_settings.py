@@ -104,3 +104,14 @@ def test_passwords_are_not_shown() -> None:
 def test_a_setting_that_does_not_exist_is_a_type_error(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         Settings.load({"tennant": "x"}, environ={}, directory=tmp_path)
+
+
+def test_a_secret_may_come_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("hunter2\n")
+    environ = {"RUNTARA_NATS_PASSWORD_FILE": str(tmp_path / "password")}
+    assert Settings.load(environ=environ, directory=tmp_path).nats_password == "hunter2"
+    given = {**environ, "RUNTARA_NATS_PASSWORD": "other"}
+    assert Settings.load(environ=given, directory=tmp_path).nats_password == "other"
+    with pytest.raises(InvalidSetting, match="nats_password_file"):
+        Settings.load(environ={"RUNTARA_NATS_PASSWORD_FILE": str(tmp_path / "nothing")}, directory=tmp_path)
+    assert Settings.load(environ={"RUNTARA_TENANT_FILE": "x"}, directory=tmp_path).tenant == "default"  # no secret

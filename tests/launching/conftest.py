@@ -93,8 +93,11 @@ class Containers:
 
     kind = "docker"
 
-    def __init__(self, settings: Settings, stack: AsyncExitStack, image: str, api: Any) -> None:
+    def __init__(
+        self, settings: Settings, stack: AsyncExitStack, image: str, api: Any, flows: Path = FLOWS
+    ) -> None:  # fmt: skip
         self.settings = settings
+        self._flows = flows
         self._stack = stack
         self.image = image
         self.api = api
@@ -104,14 +107,18 @@ class Containers:
         **settings: Any,
     ) -> Runner:  # fmt: skip
         await self.register(memory_bytes=memory, timeout_us=int(timeout * 1e6) if timeout else None, **(image or {}))
-        return await self._stack.enter_async_context(docker_runner(replace(self.settings, **settings)))
+        return await self.enter(docker_runner(replace(self.settings, **settings)))
 
-    async def register(self, **fields: Any) -> None:
-        """All workflows, with an image like this."""
+    async def register(self, *workflows: str, settings: Settings | None = None, **fields: Any) -> None:
+        """These workflows, or all, with an image like this."""
         image = Image(**{"name": "flows", "version": 1, "reference": self.image, **fields})
-        registrations = [w.registration(code_version="1", kind="docker") for w in load([str(FLOWS)]).workflows]
-        async with Client(self.settings) as client:
+        chosen = [one for one in load([str(self._flows)]).workflows if not workflows or one.name in workflows]
+        registrations = [one.registration(code_version="1", kind="docker") for one in chosen]
+        async with Client(settings or self.settings) as client:
             await client.images.register(image, registrations)
+
+    async def enter(self, runner: Runner) -> Runner:
+        return await self._stack.enter_async_context(runner)
 
     def command(self) -> list[str]:
         return ["--kind", "docker"]

@@ -3,9 +3,11 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -18,6 +20,7 @@ from runtara.runner.kinds import docker_runner
 from runtara.sdk.client import Client
 from tests.launching.conftest import Containers, events_of, until_recorded
 from tests.support.polling import eventually
+from tests.support.proxy import proxy_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
 
@@ -215,17 +218,20 @@ async def test_a_network_that_is_cut_for_longer_than_a_lease_fences_what_is_behi
     assert await eventually(lambda: not boxes.all(), within=40)
 
 
-async def test_without_a_network_of_the_operators_the_runner_makes_one_that_leads_nowhere(
-    boxes: Containers, client: Client
+async def test_without_a_network_of_the_operators_the_runner_makes_one_that_leads_to_this_machine_alone(
+    boxes: Containers, client: Client, stack: AsyncExitStack
 ) -> None:
-    boxes.settings = replace(boxes.settings, bus_network=None)
-    await boxes.runner(launch_seconds=60.0)
+    boxes.settings = replace(boxes.settings, bus_network=None, nats_url_inside=None)
+    await boxes.runner()
     handle = await client.start("greet", {"name": "ada"})
     await boxes.running(handle.id)
     (network,) = boxes.api.networks(filters={"label": f"dev.runtara.deployment={boxes.settings.deployment}"})
     assert network["Internal"] is True
     assert network["Options"] == {"com.docker.network.bridge.enable_icc": "false"}
-    await handle.cancel()
+    url = boxes.settings.require_nats_url()
+    gateway = network["IPAM"]["Config"][0]["Gateway"]
+    await stack.enter_async_context(proxy_of(url, host=gateway, port=urlsplit(url).port or 0))
+    assert await handle.result(timeout=60) == "hello ADA"
 
 
 @pytest.fixture

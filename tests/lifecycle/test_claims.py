@@ -3,8 +3,9 @@
 import pytest
 
 from runtara.engine.lifecycle import Status, effects
-from runtara.protocol.errors import InstanceNotFound, StaleClaim
+from runtara.protocol.errors import Forbidden, InstanceNotFound, StaleClaim
 from runtara.protocol.events import AttemptLost
+from runtara.protocol.ids import pooled_worker
 from runtara.protocol.records import Absent, Exited, Started
 from tests.lifecycle.life import CONTAINER, ENGINE, INSTANCE, RUNNER, TENANT, Life, worker_source
 
@@ -26,6 +27,14 @@ def test_the_same_claim_again_is_answered_again() -> None:
 def test_nobody_claims_what_does_not_exist() -> None:
     decision = Life().tell(Started(instance=INSTANCE, attempt=1, nonce="n", worker="w1"), worker_source("w1"))
     assert (decision.note, type(decision.error)) == ("stale", InstanceNotFound)
+
+
+def test_a_worker_whose_id_names_a_workflow_claims_nothing_of_another() -> None:
+    life = Life()
+    life.start(workflow="fulfil")
+    refused = life.claim("n1", worker=pooled_worker("full"))
+    assert (refused.note, refused.events, type(refused.error)) == ("refused", (), Forbidden)
+    assert life.claim("n2", worker=pooled_worker("fulfil")).note == "applied"
 
 
 @pytest.mark.parametrize("attempt", [1, 3])

@@ -11,7 +11,7 @@ class Proxy:
     """Forwards bytes while the network is whole. `cut` breaks all connections and refuses new ones until `mend`;
     `hold` keeps them open and lets nothing through."""
 
-    def __init__(self, host: str, port: int, at: str) -> None:
+    def __init__(self, host: str, port: int, at: str, at_port: int) -> None:
         self._target = (host, port)
         self._at = at
         self._whole = asyncio.Event()
@@ -20,7 +20,7 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._port = 0
+        self._port = at_port
 
     @property
     def url(self) -> str:
@@ -69,10 +69,10 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy_of(url: str, *, host: str = "127.0.0.1") -> AsyncIterator[Proxy]:
-    """A proxy at `host` in front of the NATS server at `url`."""
+async def proxy_of(url: str, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Proxy]:
+    """A proxy at `host` and `port` (any that is free unless given) in front of the NATS server at `url`."""
     parts = urlsplit(url)
-    proxy = Proxy(parts.hostname or "127.0.0.1", parts.port or 4222, host)
+    proxy = Proxy(parts.hostname or "127.0.0.1", parts.port or 4222, host, port)
     await proxy.mend()
     try:
         yield proxy

@@ -1,0 +1,71 @@
+"""Where a worker's run requests wait: it registers what it hosts, or a runner has launched it for a workflow that is
+registered with an image.
+
+Invariant: what a runner launched never registers anything. That would take the workflow over from its image.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from runtara.infra.logs import logger
+from runtara.protocol.errors import InvalidTarget, Unavailable
+from runtara.protocol.messages import RegisterReply, RegisterRequest
+
+from .connection import Connection
+from .discovery import Code
+from .resident import AnyWorkflow
+
+log = logger("worker")
+
+RETRY_SECONDS: Final = 0.5
+
+
+class Role(Protocol):
+    """What a worker is to the platform."""
+
+    @property
+    def kind(self) -> str: ...
+
+    async def find_requests(self, connection: Connection, worker: str, code: Code) -> RegisterReply:
+        """The consumers to pull from. Waits for the platform if it has to."""
+        ...
+
+
+class Registrar:
+    """One of the pool's."""
+
+    kind = "pool"
+
+    async def find_requests(self, connection: Connection, worker: str, code: Code) -> RegisterReply:
+        workflows = [one.registration(code_version=code.version, kind=self.kind) for one in code.workflows]
+        request = RegisterRequest(worker=worker, workflows=workflows)
+        while True:
+            try:
+                return await connection.call("register", request, RegisterReply)
+            except Unavailable as exc:
+                log.warning("registration_delayed", reason=str(exc))
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+class Launched:
+    """One that a runner of `kind` keeps. The consumers are there, by names that follow from what they are for."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    async def find_requests(self, connection: Connection, worker: str, code: Code) -> RegisterReply:
+        names, tenant = connection.subjects, connection.tenant
+        filters = {one.name: names.run_filter(self.kind, tenant, one.name) for one in code.workflows}
+        consumers = {workflow: names.run_consumer(filter) for workflow, filter in filters.items()}
+        return RegisterReply(consumers=consumers, stream=names.run_stream)
+
+
+def only(code: Code, workflow: str, targets: Sequence[str]) -> Code:
+    """`code` with nothing to host but `workflow`. Raises `InvalidTarget` if that is not in it."""
+    found: tuple[AnyWorkflow, ...] = tuple(one for one in code.workflows if one.name == workflow)
+    if not found:
+        raise InvalidTarget(target=" ".join(targets), reason=f"there is no workflow {workflow!r} in it")
+    return msgspec.structs.replace(code, workflows=found)
