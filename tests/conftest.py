@@ -5,12 +5,16 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from runtara.infra.settings import Settings
 from tests.support import containers
 from tests.support.require import no_docker, require
 from tests.support.servers import SessionServers, data_folder
+
+hypothesis.settings.register_profile("runtara", deadline=None)  # seconds of a busy machine say nothing
+hypothesis.settings.load_profile("runtara")
 
 _JOURNAL_BYTES = 64 * 1024 * 1024  # the server reserves it for each stream
 

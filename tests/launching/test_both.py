@@ -75,7 +75,7 @@ async def test_over_its_time_it_is_ended_with_that_as_the_reason(seat: Any, clie
     handle = await client.start("count", {"steps": 1_000, "pause": 0.1})
     lost = await eventually(lambda: events_of(client, handle.id, "AttemptLost"), within=40)
     assert "over its wall-clock limit of 2 s" in bytes(lost[0].data).decode()
-    await until_recorded(client, handle, "step-30")  # what is lost is the attempt, not what it has recorded
+    await until_recorded(client, handle, "step-30", within=90)  # what is lost is the attempt, not what it has recorded
     await handle.cancel()
 
 

@@ -66,7 +66,7 @@ async def test_an_expired_credential_ends_its_connection_and_gets_no_other(
 ) -> None:
     monkeypatch.setattr(bus_module, "CONNECT_TIMEOUT_SECONDS", 0.5)
     caplog.set_level(logging.WARNING)
-    credential = await issued(deployed, Kind.CONTAINER, "box", instance="mine", life=1)
+    credential = await issued(deployed, Kind.CONTAINER, "box", instance="mine", life=3)
     ended: list[RuntaraError] = []
     async with await connected(deployed, credential) as bus:
         bus.on_refused.append(ended.append)
