@@ -5,7 +5,7 @@ import json
 from tests.support.polling import eventually
 from tests.support.stack import UP_SECONDS, Stack
 
-STEPS = 300
+STEPS = 400  # some 25 seconds
 
 
 class Tally:

@@ -20,8 +20,8 @@ SERVERS = ("nats", "nats-2", "nats-3")
 
 @pytest.fixture(scope="module")
 def stack(docker_engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    ensure_images(docker_engine)
-    stack = Stack(tmp_path_factory.mktemp("cluster"), CLUSTER, servers=len(SERVERS))
+    images = ensure_images(docker_engine)
+    stack = Stack(tmp_path_factory.mktemp("cluster"), images, CLUSTER, servers=len(SERVERS))
     shutil.copy(Path(__file__).with_name("tally.py"), stack.folder)
     try:
         stack.up()

@@ -32,12 +32,17 @@ def no_compose() -> str | None:
     return None if composer() is not None else "neither `docker compose` nor docker-compose is here"
 
 
-def ensure_images(engine: DockerEngine) -> None:
-    """Of the servers and of the platform; skips where compose is missing."""
+def ensure_images(engine: DockerEngine) -> dict[str, str]:
+    """Of the servers and of the platform, by what names them in `.env`; skips where compose is missing.
+
+    By id: another working tree's tests may give their own the same names meanwhile.
+    """
     require("docker", no_compose)
-    server_images.ensure_nats(engine)
-    server_images.ensure_postgres(engine)
-    platform_image.ensure_platform(engine)
+    return {
+        "NATS_IMAGE": server_images.ensure_nats(engine),
+        "POSTGRES_IMAGE": server_images.ensure_postgres(engine),
+        "RUNTARA_IMAGE": platform_image.ensure_platform(engine).id,
+    }
 
 
 def free_port() -> int:
@@ -50,7 +55,7 @@ def free_port() -> int:
 class Stack:
     """A project of its own. `overrides`: compose files on top of the one; `servers`: how many of NATS."""
 
-    def __init__(self, folder: Path, *overrides: str, servers: int = 1) -> None:
+    def __init__(self, folder: Path, images: dict[str, str], *overrides: str, servers: int = 1) -> None:
         self.folder = folder
         self.project = f"runtara-test-{secrets.token_hex(4)}"
         self._files = ["docker-compose.yml", *overrides]
@@ -59,9 +64,9 @@ class Stack:
         variables = {
             "POSTGRES_PASSWORD": f"p{secrets.token_hex(8)}",
             "NATS_CLUSTER_PASSWORD": f"c{secrets.token_hex(8)}",
-            "RUNTARA_IMAGE": platform_image.TAG,
             "BUS_NETWORK": f"{self.project}-bus",
             **listen,
+            **images,
         }
         (folder / "env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
         self._environ = {**os.environ, "RUNTARA_NATS_URL": ",".join(f"nats://127.0.0.1:{port}" for port in ports)}
