@@ -62,18 +62,16 @@ def create(
     if keep and out in (None, STDOUT):
         raise typer.BadParameter("say in which FILE, with --out", param_hint="--keep")
     life = parse_age(expires, "--expires").total_seconds()
-    wanted = Kind.READER if read_only else Kind(kind)
-    if keep and out is not None and _is_good(Path(out), wanted, settings_for(tenant)):
-        return
-    exits.run(_create(tenant, wanted, life, out, name, replace=keep, as_json=as_json), as_json=as_json)
+    exits.run(
+        _create(tenant, Kind.READER if read_only else Kind(kind), life, out, name, keep=keep, as_json=as_json),
+        as_json=as_json,
+    )
 
 
 def _is_good(file: Path, kind: Kind, settings: Settings) -> bool:
     """Whether the file holds such a credential, and it has not expired."""
     from runtara.infra.credentials.files import load
 
-    if not file.exists():
-        return False
     held = load(str(file))
     holder = held.holder
     if holder is None or held.is_expired():
@@ -82,7 +80,7 @@ def _is_good(file: Path, kind: Kind, settings: Settings) -> bool:
 
 
 async def _create(
-    tenant: str | None, kind: Kind, life: float, out: str | None, name: str | None, *, replace: bool, as_json: bool
+    tenant: str | None, kind: Kind, life: float, out: str | None, name: str | None, *, keep: bool, as_json: bool
 ) -> None:
     from runtara.infra.credentials.files import write_private
     from runtara.sdk.credentials import obtain
@@ -90,7 +88,9 @@ async def _create(
     settings = settings_for(tenant)
     user = f"{kind.value[0]}-{new_token(12)}"
     file = Path(out or f"{settings.tenant}-{check_id(name or user, 'name of a file')}.creds")
-    if out != STDOUT and file.exists() and not replace:
+    if keep and file.exists() and _is_good(file, kind, settings):
+        return
+    if out != STDOUT and file.exists() and not keep:
         raise typer.BadParameter(f"{file} exists; it is not overwritten", param_hint="--out")
     credential = await obtain(settings, _operator(settings), kind=kind, user=user, expires_in=life, name=name or user)
     if out == STDOUT:

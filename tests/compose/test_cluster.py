@@ -49,6 +49,6 @@ async def killed_while_it_works(stack: Stack, server: str) -> None:
     await eventually(tally.start, within=60)
     await eventually(lambda: tally.done() > 20, within=60, what="some steps")
     stack.docker("kill", server)
-    await tally.finish(attempts=2)
+    await tally.finish(repeated=1)
     stack.up()
     await eventually(lambda: stack.health(server) == "healthy", within=UP_SECONDS)

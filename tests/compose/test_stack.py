@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from runtara.infra.credentials.files import parse
 from runtara.protocol.credentials import Kind
 from runtara.runner.images.build import Order, build
 from runtara.runner.images.docker_engine import DockerEngine
+from tests.compose.evidence import Tally
+from tests.compose.page import commands
 from tests.support.images import EXAMPLES, base, docker_engine, tag, wheels
 from tests.support.polling import eventually
 from tests.support.stack import UP_SECONDS, Stack, end, ensure_images
@@ -24,9 +27,10 @@ RUNNER_FILE = "/var/lib/runtara/runner/runner.creds"
 @pytest.fixture(scope="module")
 def stack(docker_engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Images made here, then `up`, as soon as they are there."""
-    ensure_images(docker_engine)
-    stack = Stack(tmp_path_factory.mktemp("stack"))
+    images = ensure_images(docker_engine)
+    stack = Stack(tmp_path_factory.mktemp("stack"), images)
     shutil.copy(EXAMPLES / "orders.py", stack.folder)
+    shutil.copy(Path(__file__).with_name("tally.py"), stack.folder)
     try:
         stack.up()
         yield stack
@@ -76,6 +80,19 @@ def test_only_engines_have_the_keys_and_the_server_what_is_public(stack: Stack) 
     assert stack.compose("logs", "keys").count("keys.json") == 1, "drawn once"
 
 
+def test_on_the_network_of_instances_there_is_nats_and_neither_its_figures_nor_the_database(
+    stack: Stack, base: str
+) -> None:
+    look = (
+        "import socket\n"
+        "for host, port in (('nats', 4222), ('nats', 8222), ('postgres', 5432), ('engine-1', 80)):\n"
+        "    try: socket.create_connection((host, port), 2).close(); print(host, port)\n"
+        "    except OSError: pass\n"
+    )
+    command = ["docker", "run", "--rm", "--network", f"{stack.project}-bus", base, "python3", "-c", look]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "nats 4222\n"
+
+
 async def test_engines_go_on_when_either_of_them_or_a_server_is_killed(stack: Stack, worker: None) -> None:
     """`docker kill` is the hand of an operator, after which only `up` starts a container again."""
     for n, service in enumerate(("engine-1", "postgres", "nats")):
@@ -87,6 +104,37 @@ async def test_engines_go_on_when_either_of_them_or_a_server_is_killed(stack: St
             return stack.run("result", id, "--timeout", "5").returncode == 0
 
         await eventually(completes, within=UP_SECONDS, what=f"an instance after {service} was killed")
+
+
+async def test_engines_and_workers_are_replaced_one_by_one_while_a_workflow_runs(
+    stack: Stack, credentials: None
+) -> None:
+    """By the commands of the page; nothing is done twice but a step in flight."""
+    tally = Tally(stack, "rolling")
+    old = stack.worker("tally.py")
+    new = None
+    try:
+        assert tally.start()
+        await eventually(lambda: tally.done() > 10, within=60, what="some steps")
+        before = {engine: stack.container(engine) for engine in ("engine-1", "engine-2")}
+        stack.shell(commands("upgrade"))
+        assert all(stack.container(engine) != id for engine, id in before.items())
+        new = stack.worker("tally.py")
+        end(old)
+        await tally.finish(repeated=1)
+    finally:
+        for worker in filter(None, (old, new)):
+            end(worker)
+
+
+def test_what_the_page_says_to_look_at_can_be_seen(stack: Stack) -> None:
+    stack.shell(commands("look"))
+
+
+def test_what_has_ended_goes_to_an_archive_outside(stack: Stack) -> None:
+    """As the page says it, but at once; to give the folder to the containers' user takes root."""
+    stack.shell(commands("archive").replace("30d", "0s"))
+    assert list((stack.folder / "archive").rglob("*.gz"))
 
 
 async def test_parts_that_come_up_late_are_waited_for(stack: Stack, credentials: None) -> None:
