@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Who may connect: credentials of tenants, and the keys that sign them.", no_args_is_help=True)
 
 STDOUT: Final = STDIN
+_READABLE: Final = 0o644
 
 
 class Made(StrEnum):
@@ -49,28 +50,46 @@ def create(
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="What it is for; kept in the list.")
     ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="If FILE holds one for the same use that is still good, leave it.")
+    ] = False,
     tenant: Tenant = None,
     as_json: AsJson = False,
 ) -> None:
     """Issue a credential of a tenant, for RUNTARA_NATS_CREDENTIALS. A new tenant's first one creates its account."""
     if read_only and kind is not Made.CLIENT:
         raise typer.BadParameter("only a client can be read-only", param_hint="--read-only")
+    if keep and out in (None, STDOUT):
+        raise typer.BadParameter("say in which FILE, with --out", param_hint="--keep")
     life = parse_age(expires, "--expires").total_seconds()
     exits.run(
-        _create(tenant, Kind.READER if read_only else Kind(kind), life, out, name, as_json=as_json),
+        _create(tenant, Kind.READER if read_only else Kind(kind), life, out, name, keep=keep, as_json=as_json),
         as_json=as_json,
     )
 
 
+def _is_good(file: Path, kind: Kind, settings: Settings) -> bool:
+    """Whether the file holds such a credential, and it has not expired."""
+    from runtara.infra.credentials.files import load
+
+    held = load(str(file))
+    holder = held.holder
+    if holder is None or held.is_expired():
+        return False
+    return (holder.kind, holder.tenant, holder.deployment) == (kind, settings.tenant, settings.deployment)
+
+
 async def _create(
-    tenant: str | None, kind: Kind, life: float, out: str | None, name: str | None, *, as_json: bool
+    tenant: str | None, kind: Kind, life: float, out: str | None, name: str | None, *, keep: bool, as_json: bool
 ) -> None:
     from runtara.sdk.credentials import obtain
 
     settings = settings_for(tenant)
     user = f"{kind.value[0]}-{new_token(12)}"
     file = Path(out or f"{settings.tenant}-{check_id(name or user, 'name of a file')}.creds")
-    if out != STDOUT and file.exists():
+    if keep and file.exists() and _is_good(file, kind, settings):
+        return
+    if out != STDOUT and file.exists() and not keep:
         raise typer.BadParameter(f"{file} exists; it is not overwritten", param_hint="--out")
     credential = await obtain(settings, _operator(settings), kind=kind, user=user, expires_in=life, name=name or user)
     if out == STDOUT:
@@ -150,6 +169,13 @@ def init(
     resolver: Annotated[
         Path, typer.Option("--resolver", metavar="DIR", help="The folder in which the *server* keeps accounts.")
     ] = Path("/data/accounts"),
+    configuration: Annotated[
+        Path | None,
+        typer.Option("--configuration", metavar="FILE", help="Where to write what the server includes; default: DIR."),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="If there are keys already, use them; the server's part is written anew.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw the keys of a deployment on a NATS server of your own, and write what its configuration includes."""
@@ -159,13 +185,12 @@ def init(
         from runtara.infra.private_files import write_private
 
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        KeyRing.create(folder)
-        write_private(folder / CONFIGURATION_FILE, KeyRing.load(folder).configuration(resolver).encode())
-        files = {
-            "keys": folder / FILE,
-            "operator": folder / OPERATOR_FILE,
-            "configuration": folder / CONFIGURATION_FILE,
-        }
+        if not (keep and (folder / FILE).exists()):
+            KeyRing.create(folder)
+        server = configuration or folder / CONFIGURATION_FILE
+        write_private(server, KeyRing.load(folder).configuration(resolver).encode())
+        server.chmod(_READABLE)  # the server may be another user's, and nothing in it is secret
+        files = {"keys": folder / FILE, "operator": folder / OPERATOR_FILE, "configuration": server}
         if as_json:
             output.print_json({name: str(file) for name, file in files.items()})
             return

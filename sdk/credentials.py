@@ -118,16 +118,20 @@ def new_order(
 
 async def ask(settings: Settings, asker: Credential, order: Order, answer: type[T]) -> T:
     """Give `order` to the platform in the name of `asker`, over a connection of its own."""
+    async with await connect_as(settings, asker) as bus:
+        return await ask_over(bus, settings, asker, order, answer)
+
+
+async def connect_as(settings: Settings, asker: Credential) -> Bus:
+    """A connection for a question or two, with a credential of ours as it is."""
     assert asker.holder is not None
-    bus = await Bus.connect(
+    return await Bus.connect(
         settings.require_nats_url(),
         name=f"runtara {asker.holder.kind} asks",
         inbox=f"{asker.holder.inbox}.{new_token(8)}",
         login=CredentialLogin(asker),
         tls=tls_of(settings),
     )
-    async with bus:
-        return await ask_over(bus, settings, asker, order, answer)
 
 
 async def ask_over(bus: Bus, settings: Settings, asker: Credential, order: Order, answer: type[T]) -> T:

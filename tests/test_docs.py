@@ -15,6 +15,7 @@ FOLDERS: Final = (
 )  # fmt: skip
 PAGES: Final = (
     "README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/protocol.md", "docs/settings.md", "docs/testing.md",
+    "docs/operations.md",
     *(f"{folder}/README.md" for folder in FOLDERS),
 )  # fmt: skip
 MADE_BY_READERS: Final = {"fulfil.py"}
@@ -47,3 +48,48 @@ def test_every_folder_says_what_it_is_for_in_a_page(folder: str) -> None:
     lines = (ROOT / folder / "README.md").read_text().splitlines()
     assert len(lines) <= 60
     assert any(line.startswith(("Start reading", "## Where to start")) for line in lines)
+
+
+OPERATIONS: Final = (ROOT / "docs" / "operations.md").read_text()
+COMPOSE_ONLY: Final = {"RUNTARA_IMAGE"}  # variables of the compose file, not of the platform
+OF_NATS: Final = {"max_bytes"}
+
+
+def section(title: str) -> str:
+    """Of the operations page."""
+    (found,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", OPERATIONS, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def test_the_settings_that_the_operations_page_names_exist() -> None:
+    settings = (ROOT / "docs" / "settings.md").read_text()
+    named = set(re.findall(r"`(RUNTARA_[A-Z_]+)", OPERATIONS)) - COMPOSE_ONLY
+    assert {name for name in named if f"`{name}`" not in settings} == set()
+
+
+def test_the_limits_that_the_operations_page_names_exist() -> None:
+    limits = (ROOT / "protocol" / "limits.py").read_text()
+    named = set(re.findall(r"`([A-Z_]+)`", section("Limits")))
+    assert named
+    assert {name for name in named if f"{name}: Final" not in limits} == set()
+
+
+def test_the_log_events_that_the_operations_page_names_exist() -> None:
+    folders = ("infra", "sdk", "engine", "projections", "runner", "compose")
+    code = "".join(file.read_text() for folder in folders for file in (ROOT / folder).rglob("*.py"))
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", section("What to watch"))) - OF_NATS
+    assert named
+    assert {event for event in named if f'"{event}"' not in code} == set()
+
+
+def test_the_errors_that_the_operations_page_names_exist() -> None:
+    errors = (ROOT / "protocol" / "errors.py").read_text()
+    named = re.findall(r"^\| `([A-Z][a-z]\w+)`", section("What to watch"), re.MULTILINE)
+    assert named
+    assert [error for error in named if f"class {error}(" not in errors] == []
+
+
+def test_the_tests_that_the_operations_page_names_exist() -> None:
+    named = re.findall(r"`(test_\w+)` \(`([\w/.]+)`\)", OPERATIONS)
+    assert named
+    assert [test for test, file in named if f"def {test}(" not in (ROOT / file).read_text()] == []

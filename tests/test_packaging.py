@@ -1,6 +1,7 @@
 """The house rules that a tool can hold: who imports whom, no cycles, what the packages and the wheel contain."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -229,3 +230,17 @@ def test_the_wheel_carries_every_file_of_every_package(tmp_path: Path) -> None:
         if path.parts[0] in MAY_IMPORT and path.parts[0] not in NOT_PACKAGES and path.name not in NOT_IN_THE_WHEEL
     }
     assert carried == expected
+
+
+def test_the_lock_of_the_platforms_image_has_what_the_platform_needs() -> None:
+    """`make lock` writes both; a merge may have forgotten one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["cli"], *extras["engine"], *extras["docker"]]
+    names = {re.split(r"[\[><=; ]", line)[0] for line in wanted}
+    whole, image = (
+        dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / file).read_text(), re.MULTILINE))
+        for file in ("requirements.lock", "compose/requirements.lock")
+    )
+    assert names - image.keys() == set()
+    assert {name: whole.get(name) for name in image} == image

@@ -116,3 +116,45 @@ def test_keys_of_a_server_of_ones_own_are_drawn_once(shell: Shell, tmp_path: Pat
     assert stat.S_IMODE(Path(files["operator"]).stat().st_mode) == 0o600
     again = shell.run("credential", "init", str(tmp_path / "keys"))
     assert (again.returncode, "kept" in again.stderr) == (2, True)
+
+
+def test_keys_that_are_there_are_kept_if_asked_and_the_servers_part_is_written_anew(
+    shell: Shell, tmp_path: Path
+) -> None:
+    """As the service `keys` of the compose file does at each start."""
+    told = tmp_path / "operator.conf"
+    command = ("credential", "init", str(tmp_path / "keys"), "--keep", "--configuration", str(told))
+    (files,) = shell.lines(*command)
+    drawn, first = Path(files["keys"]).read_bytes(), told.read_text()
+    told.unlink()
+    assert shell.lines(*command) == [files]
+    assert Path(files["keys"]).read_bytes() == drawn
+    assert told.read_text().splitlines()[0] == first.splitlines()[0]
+    assert stat.S_IMODE(told.stat().st_mode) == 0o644, "the server is another user, and none of it is secret"
+
+
+def test_a_credential_that_is_good_is_kept_if_asked_and_another_kind_takes_its_place(shell: Shell) -> None:
+    command = ("credential", "create", "--out", "kept.creds", "--keep")
+    assert shell.run(*command, "--kind", "runner").returncode == 0
+    made = (shell.folder / "kept.creds").read_text()
+    assert shell.run(*command, "--kind", "runner").returncode == 0
+    assert (shell.folder / "kept.creds").read_text() == made
+    assert shell.run(*command, "--kind", "runner", "--expires", "1h", "--tenant", "other").returncode == 0
+    holder = parse((shell.folder / "kept.creds").read_text()).holder
+    assert holder is not None
+    assert (holder.kind, holder.tenant) == (Kind.RUNNER, "other")
+    assert shell.run("credential", "create", "--keep").returncode == 2
+
+
+def test_info_asks_with_the_credential_that_it_was_given_and_has_none_issued(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A health check asks all the time; a runner's has nothing else to show."""
+    shell.run("credential", "create", "--kind", "runner", "--out", "pool.creds")
+    before = shell.lines("credential", "list", "--all")
+    assert shell.run("info").returncode == 0
+    with monkeypatch.context() as elsewhere:
+        as_holder(shell, elsewhere, "pool.creds")
+        assert shell.run("info").returncode == 0
+    issued = {view["public_key"] for view in shell.lines("credential", "list", "--all")}
+    assert issued == {view["public_key"] for view in before}

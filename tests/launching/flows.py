@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import nats
+
 from runtara.sdk import Context, workflow
 
 if os.environ.get("FAIL_AT_IMPORT"):
@@ -159,6 +161,34 @@ def _writes(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+@workflow
+async def breaks_out(ctx: Context, publishes: list[str], subscriptions: list[str]) -> dict[str, list[str]]:
+    """What the server lets it publish and subscribe to, with the address and the credential that it finds."""
+    errors: list[str] = []
+
+    async def on_error(error: Exception) -> None:
+        errors.append(str(error).lower())
+
+    def let_through(verb: str, subjects: list[str]) -> list[str]:
+        return [s for s in subjects if not any(f'{verb} "{s.lower()}"' in error for error in errors)]
+
+    async def attack() -> dict[str, list[str]]:
+        url, file = os.environ["RUNTARA_NATS_URL"], os.environ["RUNTARA_NATS_CREDENTIALS_FILE"]
+        connection = await nats.connect(url, user_credentials=file, error_cb=on_error)
+        for subject in publishes:
+            await connection.publish(subject, b"[]")
+        for subject in subscriptions:
+            await connection.subscribe(subject)
+        await connection.flush()
+        await asyncio.sleep(0.5)  # what was refused is told apart from the answer to the flush
+        await connection.close()
+        return {
+            "published": let_through("publish to", publishes), "heard": let_through("subscription to", subscriptions)
+        }  # fmt: skip
+
+    return await ctx.step("attack", attack)
 
 
 @workflow

