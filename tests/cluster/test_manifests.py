@@ -16,6 +16,7 @@ import yaml
 
 from runtara.cli.app import app
 from runtara.compose import binaries
+from runtara.infra.credentials.keyring import CONFIGURATION_FILE, FILE, KeyRing
 from runtara.infra.settings import FILE_SUFFIX, PREFIX, SECRETS, Settings
 from runtara.protocol.limits import MAX_PAYLOAD_BYTES
 from tests.support.cluster.admission import insecurities, problems
@@ -38,6 +39,9 @@ def rendered(name: str) -> tuple[Object, ...]:
     made = subprocess.run([kubectl, "kustomize", str(MANIFESTS / name)], capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     return tuple(yaml.safe_load_all(made.stdout))
+
+
+SERVERS = {"runtara-postgres", "runtara-nats"}  # Secrets that nobody uses where the servers are elsewhere
 
 
 @pytest.fixture(params=["single", "cluster", "external"])
@@ -164,17 +168,28 @@ def test_secrets_and_configmaps_that_are_used_exist_with_these_keys(objects: lis
                 if "configMapKeyRef" in source:
                     assert (namespace, source["configMapKeyRef"]["name"], source["configMapKeyRef"]["key"]) in maps
                 used |= _mounted(namespace, variable, container, volumes)
+            used |= {key for volume in volumes.values() for key in _projected(namespace, volume)}
     assert used <= keys
-    assert {key[1] for key in keys} - {key[1] for key in used} <= {"runtara-postgres"}, "an example that nobody uses"
+    assert {key[1] for key in keys} - {key[1] for key in used} <= SERVERS, "an example that nobody uses"
+
+
+def _projected(namespace: str, volume: Object) -> Iterator[tuple[str, str, str]]:
+    """The keys of Secrets that become files beside others."""
+    for source in volume.get("projected", {}).get("sources", []):
+        for item in source.get("secret", {}).get("items", []):
+            yield namespace, source["secret"]["name"], item["key"]
 
 
 def _mounted(
     namespace: str, variable: Object, container: Object, volumes: dict[str, Object]
 ) -> set[tuple[str, str, str]]:
-    """The key of a Secret that a variable `…_FILE` names."""
-    if not variable["name"].endswith(FILE_SUFFIX):
+    """The key of a Secret that a variable names: `…_FILE`, a credential's file, the folder of the keys."""
+    if variable["name"] == "RUNTARA_NATS_KEYS":
+        folder, key = variable["value"], FILE
+    elif variable["name"] == "RUNTARA_NATS_CREDENTIALS" or variable["name"].endswith(FILE_SUFFIX):
+        folder, _, key = variable["value"].rpartition("/")
+    else:
         return set()
-    folder, _, key = variable["value"].rpartition("/")
     mount = next(mount for mount in container["volumeMounts"] if mount["mountPath"] == folder)
     return {(namespace, volumes[mount["name"]]["secret"]["secretName"], key)}
 
@@ -236,7 +251,10 @@ def test_nats_reads_its_configuration_and_syncs_always(kind: str, tmp_path: Path
     assert "sync_interval: always" in text
     assert f"max_payload: {MAX_PAYLOAD_BYTES}" in text
     (tmp_path / "nats.conf").write_text(text.replace("/data", str(tmp_path)))
-    environ = {"POD_NAME": "nats-0", "NATS_USER": "runtara", "NATS_PASSWORD": "secret"}
+    (tmp_path / "server").mkdir()
+    ring = KeyRing.load_or_create(tmp_path)
+    (tmp_path / "server" / CONFIGURATION_FILE).write_text(ring.configuration(tmp_path / "accounts"))
+    environ = {"POD_NAME": "nats-0"}
     command = [str(binaries.nats_server()), "-t", "-c", str(tmp_path / "nats.conf")]
     tried = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert tried.returncode == 0, tried.stderr
