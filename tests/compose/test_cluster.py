@@ -14,7 +14,7 @@ from tests.support.stack import CLUSTER, UP_SECONDS, Stack, end, ensure_images
 
 __all__ = ["docker_engine"]
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 SERVERS = ("nats", "nats-2", "nats-3")
 
 

@@ -20,7 +20,7 @@ from tests.support.stack import UP_SECONDS, Stack, end, ensure_images
 
 __all__ = ["base", "docker_engine", "tag", "wheels"]
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 RUNNER_FILE = "/var/lib/runtara/runner/runner.creds"
 
 

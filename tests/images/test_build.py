@@ -18,7 +18,7 @@ from runtara.runner.images.context import BASE_LABEL, USER
 from runtara.runner.images.docker_engine import DockerEngine, resolve
 from tests.support.images import EXAMPLES
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MAX_ADDED_BYTES = 40_000_000  # of a workflow image above its Python base: DESIGN's budget
 FLOW = """

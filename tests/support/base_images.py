@@ -14,6 +14,7 @@ from typing import Final
 from runtara.runner.images.docker_engine import DockerEngine
 
 from .rootfs import LOCAL_LIBRARIES, RootFs
+from .turns import turn
 
 PYTHON: Final = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 _INPUTS: Final = "dev.runtara.test-inputs"
@@ -58,10 +59,11 @@ def _often_wanted() -> list[Path]:
 def ensure(engine: DockerEngine, name: str, root: RootFs, config: list[str]) -> str:
     """The image's id. `config` is in the words of a Dockerfile."""
     digest = root.digest(*config)
-    found = engine.inspect(name)
-    if found is not None and found.labels.get(_INPUTS, digest) == digest:
-        return found.id
-    return engine.import_rootfs(root.tar(), name, [*config, f"LABEL {_INPUTS}={digest}"])
+    with turn("base-images"):
+        found = engine.inspect(name)
+        if found is not None and found.labels.get(_INPUTS, digest) == digest:
+            return found.id
+        return engine.import_rootfs(root.tar(), name, [*config, f"LABEL {_INPUTS}={digest}"])
 
 
 def ensure_python(engine: DockerEngine) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 from runtara.runner.images.docker_engine import DockerEngine, Found
 
 from .base_images import PYTHON, ensure_python
+from .turns import turn
 from .wheelhouse import downloads
 
 ROOT: Final = Path(__file__).parents[2]
@@ -25,7 +26,8 @@ def ensure_platform(engine: DockerEngine, tag: str = TAG) -> Found:
     """From the builder's cache, if nothing has changed."""
     ensure_python(engine)
     arguments = {"PYTHON_IMAGE": PYTHON, "PIP_NO_INDEX": "1"}
-    return engine.build(_context(), tag=tag, build_args=arguments, network=False, told=lambda _: None)
+    with turn("platform-image"):
+        return engine.build(_context(), tag=tag, build_args=arguments, network=False, told=lambda _: None)
 
 
 def _context() -> bytes:

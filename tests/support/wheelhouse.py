@@ -11,9 +11,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
+
+from .turns import turn
 
 LOCK: Final = Path(__file__).parents[2] / "requirements.lock"
 _BLOCK: Final = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==.*(?:\n[ \t].*)*", re.MULTILINE)
@@ -25,8 +27,9 @@ def wheelhouse(*extras: str) -> Path:
     blocks = [block[0] for block in _BLOCK.finditer(LOCK.read_text()) if _plain(block["name"]) in names]
     text = "\n".join(blocks) + "\n"
     folder = Path(sys.prefix, f"wheelhouse-{hashlib.sha256(text.encode()).hexdigest()[:16]}")
-    if not folder.exists():
-        _fill(folder, text)
+    with turn("wheels"):
+        if not folder.exists():
+            _fill(folder, text)
     return folder
 
 
@@ -34,15 +37,20 @@ def downloads(lock: Path, *more: str) -> Path:
     """With exactly what a lock names, as its hashes want it, and some packages besides (what a build needs)."""
     digest = hashlib.sha256(lock.read_bytes() + repr(more).encode()).hexdigest()[:16]
     folder = Path(sys.prefix, f"downloads-{digest}")
-    if not folder.exists():
-        unfinished = folder.with_suffix(".unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(unfinished)]
-        subprocess.run([*command, "--require-hashes", "-r", str(lock)], check=True)
-        for package in more:
-            subprocess.run([*command, package], check=True)
-        unfinished.rename(folder)
+    with turn("wheels"):
+        if not folder.exists():
+            _download(folder, lock, more)
     return folder
+
+
+def _download(folder: Path, lock: Path, more: Sequence[str]) -> None:
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(unfinished)]
+    subprocess.run([*command, "--require-hashes", "-r", str(lock)], check=True)
+    for package in more:
+        subprocess.run([*command, package], check=True)
+    unfinished.rename(folder)
 
 
 def _fill(folder: Path, requirements: str) -> None:
