@@ -12,7 +12,7 @@ import itertools
 import re
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Final, TypeVar
 
 import msgspec
@@ -41,6 +41,7 @@ from .nats_client import BAD_LOGIN, Handler, OurClient
 log = logger("bus")
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+CANCEL_AGAIN_SECONDS: Final = 0.2
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
 RECONNECT_WAIT_SECONDS: Final = 0.1  # nats-py takes fractions, whatever its annotation says
 CLOSE_SECONDS: Final = 2.0  # a server that does not answer a TLS farewell would keep us for half a minute
@@ -160,23 +161,23 @@ class Bus:
 
     async def _connect(self, url: str, options: dict[str, object]) -> None:
         client, self._server = self.nats, _plain(url)
+        connecting = client.connect(
+            servers=url.split(","),
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RECONNECT_WAIT_SECONDS,  # type: ignore[arg-type]
+            connect_timeout=2,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            pending_size=PENDING_BYTES,
+            skip_subject_validation=True,  # every token of a subject is a checked id
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+            closed_cb=self._on_closed,
+            **options,  # type: ignore[arg-type]
+        )
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                await client.connect(
-                    servers=url.split(","),
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=RECONNECT_WAIT_SECONDS,  # type: ignore[arg-type]
-                    connect_timeout=2,
-                    ping_interval=10,
-                    max_outstanding_pings=2,
-                    pending_size=PENDING_BYTES,
-                    skip_subject_validation=True,  # every token of a subject is a checked id
-                    error_cb=self._on_error,
-                    disconnected_cb=self._on_disconnected,
-                    reconnected_cb=self._on_reconnected,
-                    closed_cb=self._on_closed,
-                    **options,  # type: ignore[arg-type]
-                )
+            await _within(CONNECT_TIMEOUT_SECONDS, connecting)
         except asyncio.CancelledError:
             await _close_quietly(client)
             raise
@@ -421,6 +422,21 @@ def _nuid(client: OurClient) -> str:
 def _plain(url: str) -> str:
     """The URL without a password in it."""
     return re.sub(r"//[^@/]*@", "//", url)
+
+
+async def _within(seconds: float, work: Coroutine[object, None, None]) -> None:
+    """As `asyncio.timeout`, but it cancels until the work ends: nats-py may lose one cancellation (its `wait_for` does,
+    on Python 3.11, when what it waits for ends at that moment), and then tries to connect for ever."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if task.done():
+            return task.result()
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)
+    raise TimeoutError
 
 
 async def _close_quietly(client: OurClient) -> None:
