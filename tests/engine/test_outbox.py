@@ -31,13 +31,6 @@ def parent_of_another_partition(peer: Peer) -> str:
     return next(id for id in candidates if peer.partition(id) != peer.partition(child_id(id, "kid")))
 
 
-async def until_empty(peer: Peer) -> None:
-    async def is_empty() -> bool:
-        return bool(await peer.pool.fetchval("SELECT count(*) FROM outbox") == 0)
-
-    await eventually(is_empty)
-
-
 async def test_a_child_is_started_in_its_own_partition_and_its_result_wakes_the_parent(platform: Peer) -> None:
     parent = parent_of_another_partition(platform)
     child = await ask_for_child(await platform.started(parent))
@@ -50,7 +43,7 @@ async def test_a_child_is_started_in_its_own_partition_and_its_result_wakes_the_
     again = await platform.claim(parent, attempt=2)
     memo = again.answer.memos[-1]
     assert (memo.key, memo.type, msgspec.json.decode(memo.data)["data"]) == ("kid", "WaitResolved", "grown up")
-    await until_empty(platform)
+    await platform.until_sent()
     await platform.is_sound()
 
 
@@ -127,7 +120,7 @@ async def test_what_a_former_engine_could_not_send_the_next_one_sends_once_in_ef
         await peer.register("wf")
         child = await ask_for_child(await peer.started(parent))
         await peer.until_status(child, "queued")
-        await until_empty(peer)
+        await peer.until_sent()
     # as if it had died between the journal's acknowledgement and the deletion of the row
     record = {
         "type": "start", "instance": child, "id": (await peer.events(child))[0]["command"], "tenant": "default",
@@ -139,7 +132,7 @@ async def test_what_a_former_engine_could_not_send_the_next_one_sends_once_in_ef
     )  # fmt: skip
     before = await peer.cursor(peer.partition(child))
     async with running(deployed):
-        await until_empty(peer)
+        await peer.until_sent()
         await peer.folded(before + 2, peer.partition(child))  # the new owner's word, and the start again
         assert await peer.types(child) == ["InstanceCreated", "InstanceQueued"]
         held = await peer.claim(child)

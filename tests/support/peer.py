@@ -296,6 +296,14 @@ class Peer:
 
         await eventually(is_reached, within=within)
 
+    async def until_sent(self) -> None:
+        """Until nothing waits to be told to other instances: a row goes when its target's journal has it."""
+
+        async def is_sent() -> bool:
+            return bool(await self.pool.fetchval("SELECT count(*) FROM outbox") == 0)
+
+        await eventually(is_sent)
+
     async def rejected(self) -> list[asyncpg.Record]:
         return await self.pool.fetch("SELECT * FROM rejected ORDER BY id")
 

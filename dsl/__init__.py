@@ -1,0 +1,1 @@
+"""JSON workflows: the language, its validator, and the compiler to ordinary Python workflows."""
