@@ -157,7 +157,8 @@ def _finding(problem: str, id: Id, partition: int) -> Finding:
 
 _COLUMNS: Final = (
     "tenant", "instance", "partition", "workflow", "status", "version", "attempt", "restarts", "worker", "parent",
-    "labels", "created_at", "updated_at", "wake_at", "input", "result", "error", "progress", "state", "hash",
+    "labels", "created_at", "updated_at", "wake_at", "input", "input_blob", "result",
+    "result_blob", "error", "progress", "state", "hash",
 )  # fmt: skip
 _JSON: Final = {"labels", "state"}  # compared by meaning: their text is not part of the promise
 
