@@ -175,8 +175,9 @@ def archive(
         if as_json:
             output.print_json(done)
         else:
+            values = f", and {output.counted(done.values, 'long value')} in {to / 'blobs'}" if done.values else ""
             output.console().print(
-                f"{done.instances:,} instances with {done.events:,} events are in {len(done.files)} files in {to}"
+                f"{done.instances:,} instances with {done.events:,} events are in {len(done.files)} files in {to}{values}"
             )
             print_findings(done.findings)
         if not done.is_clean:
