@@ -176,9 +176,8 @@ def archive(
             output.print_json(done)
         else:
             values = f", and {output.counted(done.values, 'long value')} in {to / 'blobs'}" if done.values else ""
-            output.console().print(
-                f"{done.instances:,} instances with {done.events:,} events are in {len(done.files)} files in {to}{values}"
-            )
+            told = f"{done.instances:,} instances with {done.events:,} events are in {len(done.files)} files in {to}"
+            output.console().print(told + values)
             print_findings(done.findings)
         if not done.is_clean:
             raise typer.Exit(exits.FAILED)

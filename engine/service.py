@@ -44,7 +44,8 @@ class Engine(Service):
         self.spawn(platform.sharing.run(), "sharing")
         for partition in range(platform.partitions):
             self.spawn(PartitionLoop(platform, partition).run(), f"partition {partition}")
-        self.spawn(Collector(platform).run(), "collector")
+        self.collector = Collector(platform)
+        self.spawn(self.collector.run(), "collector")
         await self.enter(Api(platform))
         log.info("engine_ready", partitions=platform.partitions, deployment=self._settings.deployment)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import zstandard
 
-from runtara.protocol.blobs import PART_BYTES
+from runtara.protocol.limits import PART_BYTES
 
 LEVEL: Final = 1  # (m) JSON to a fifth at 400 MB/s; higher levels gain little and take the time that a step has
 

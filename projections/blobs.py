@@ -11,8 +11,8 @@ import asyncpg
 import msgspec
 
 from runtara.infra.packing import Unpackable, unpack
-from runtara.protocol.blobs import PART_BYTES
 from runtara.protocol.events import blob_named, decode_event
+from runtara.protocol.limits import PART_BYTES
 
 from .verdict import Connection, Finding, Place, place_of
 

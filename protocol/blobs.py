@@ -16,10 +16,8 @@ import msgspec
 from msgspec import Meta, Raw
 
 from .errors import Malformed
-from .limits import MAX_STATE_BYTES
+from .limits import MAX_STATE_BYTES, PART_BYTES
 
-INLINE_BYTES: Final = 64 * 1024  # what is longer goes aside: it would be copied with every frame, batch and history
-PART_BYTES: Final = 1024 * 1024  # of a blob in one message; what sender and engine hold of it at a time
 ABSENT: Final = Raw(b"null")  # in the place of a value that went aside
 _HEAD_BYTES: Final = 512  # of the line before a part's bytes
 _NAMED: Final = b'"blob"'

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from runtara.infra.logs import logger
-from runtara.protocol.blobs import ABSENT, INLINE_BYTES, PART_BYTES, Blob, Carried, Part, PartRequest, encode_part
+from runtara.protocol.blobs import ABSENT, Blob, Carried, Part, PartRequest, encode_part
 from runtara.protocol.errors import (
     BlobCorrupt,
     BlobMissing,
@@ -25,6 +25,7 @@ from runtara.protocol.errors import (
     from_wire,
 )
 from runtara.protocol.ids import new_token
+from runtara.protocol.limits import INLINE_BYTES, PART_BYTES
 from runtara.protocol.messages import Reply
 
 from .connection import Connection

@@ -18,8 +18,9 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Raw
 
-from runtara.protocol.blobs import ABSENT, INLINE_BYTES, Blob
+from runtara.protocol.blobs import ABSENT, Blob
 from runtara.protocol.errors import BadInput, KeyMismatch, StepTimeout
+from runtara.protocol.limits import INLINE_BYTES
 from runtara.protocol.records import Checkpointed, Compensating, Custom, StepFailure
 
 from .blobs import Blobs

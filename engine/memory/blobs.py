@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 
-from runtara.protocol.blobs import PART_BYTES, Blob, Part
+from runtara.protocol.blobs import Blob, Part
 from runtara.protocol.errors import BlobMissing, Malformed
+from runtara.protocol.limits import PART_BYTES
 
 from .clock import VirtualClock
 

@@ -13,9 +13,10 @@ from runtara.engine.blob_store import BlobStore, PostgresBlobs
 from runtara.engine.memory import MemoryBlobs, VirtualClock
 from runtara.infra.postgres import migrate, open_pool
 from runtara.infra.settings import Settings
-from runtara.protocol.blobs import PART_BYTES, Blob, Part, blob_of
+from runtara.protocol.blobs import Blob, Part, blob_of
 from runtara.protocol.errors import BlobMissing, Malformed
 from runtara.protocol.ids import new_token
+from runtara.protocol.limits import PART_BYTES
 
 pytestmark = pytest.mark.timeout(60)
 T = "acme"

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from runtara.protocol.blobs import INLINE_BYTES
 from runtara.protocol.errors import StateTooLarge
-from runtara.protocol.limits import MAX_STATE_BYTES
+from runtara.protocol.limits import INLINE_BYTES, MAX_STATE_BYTES
 from runtara.protocol.messages import EventView
 from runtara.sdk import Context, step, workflow
 from runtara.sdk.client import Client
