@@ -150,16 +150,17 @@ def print_instance(view: InstanceView, hosted: str | None = None) -> None:
         rows.append(("progress", f"{view.progress[0]} of {view.progress[1] or '?'}"))
     if view.labels:
         rows.append(("labels", " ".join(f"{k}={v}" for k, v in sorted(view.labels.items()))))
-    rows.append(("input", _value(view.input, view.input_blob)))
+    rows.append(("input", value(view.input, view.input_blob)))
     if view.status is Status.COMPLETED:
-        rows.append(("result", _value(view.result, view.result_blob)))
+        rows.append(("result", value(view.result, view.result_blob)))
     if view.error is not None:
         rows.append(("error", view.error.message))
     rows += [("note", note) for note in (view.note, hosted) if note]
     print_fields(rows)
 
 
-def _value(text: Raw, blob: Blob | None) -> str:
+def value(text: Raw, blob: Blob | None) -> str:
+    """A value in a cell."""
     return short(bytes(text)) if blob is None else aside(blob)
 
 

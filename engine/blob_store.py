@@ -106,7 +106,7 @@ class PostgresBlobs:
         now = time.time_ns() // 1_000
         blob, upload = part.blob, part.upload
         if blob.parts == 1:
-            packed = await asyncio.to_thread(_checked, blob, data)
+            packed = await _checked_and_packed(blob, data)
             await self._pool.execute(_PUT_ONLY, tenant, blob.hash, blob.size, upload, packed, now)
         elif part.is_last:
             await self._finish(tenant, part, data, now)
@@ -179,10 +179,13 @@ async def _check_whole(connection: PgConnection, tenant: str, part: Part) -> Non
         raise _wrong(blob)
 
 
-def _checked(blob: Blob, data: bytes) -> bytes:
-    if hashlib.sha256(data).hexdigest() != blob.hash:
+async def _checked_and_packed(blob: Blob, data: bytes) -> bytes:
+    """Side by side: a step waits for it."""
+    packing = asyncio.to_thread(pack, data)
+    hash, packed = await asyncio.gather(asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest()), packing)
+    if hash != blob.hash:
         raise _wrong(blob)
-    return pack(data)
+    return packed
 
 
 def _wrong(blob: Blob) -> Malformed:

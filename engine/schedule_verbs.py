@@ -273,9 +273,8 @@ def _different(old: Schedule, new: Schedule) -> list[str]:
         "labels": "labels", "overlap": "overlap", "catch_up": "catch-up",
     }  # fmt: skip
     found = [name for field, name in names.items() if getattr(old, field) != getattr(new, field)]
-    is_same_input = old.input_blob == new.input_blob and msgspec.json.decode(old.input) == msgspec.json.decode(
-        new.input
-    )
+    is_same_text = msgspec.json.decode(old.input) == msgspec.json.decode(new.input)
+    is_same_input = is_same_text and old.input_blob == new.input_blob
     return found if is_same_input else [*found, "input"]
 
 

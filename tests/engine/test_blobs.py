@@ -55,6 +55,11 @@ async def long_result(ctx: Context, size: int) -> str:
     return await big(size)
 
 
+@workflow
+async def sized(ctx: Context, value: str) -> int:
+    return len(value)
+
+
 class Stage(NamedTuple):
     settings: Settings
     engine: Engine
@@ -64,7 +69,7 @@ class Stage(NamedTuple):
 
 @pytest.fixture
 async def stage(settings: Settings) -> AsyncIterator[Stage]:
-    workflows: tuple[Workflow[..., Any], ...] = (resumed, long_result)
+    workflows: tuple[Workflow[..., Any], ...] = (resumed, long_result, sized)
     await deploy(settings)
     async with (
         running(settings) as engine,
@@ -258,3 +263,19 @@ async def test_nothing_is_collected_while_a_journal_is_not_folded(
         await stage.peer.raw(stage.peer.subjects.commands(0, "default", "c"), b"[]")
         assert await collector.collect(older_than=timedelta(0)) == 0
     assert await collector.collect(older_than=timedelta(0)) == 1
+
+
+async def test_a_schedule_keeps_its_long_input_and_lets_it_go(stage: Stage, tmp_path: Path) -> None:
+    schedules, given = stage.client.schedules, {"value": "x" * 100_000}
+    created = await schedules.create("nightly", "sized", given, every=timedelta(days=1))
+    assert created.schedule.blob is not None
+    assert await schedules.create("nightly", "sized", given, every=timedelta(days=1)) == created
+    assert await stage.engine.collector.collect(older_than=timedelta(0)) == 0
+    id = await schedules.trigger("nightly")
+    assert await stage.client.handle(id).result(timeout=30) == 100_000
+    await archive(stage.peer.pool, Policy(before_us=2**62), tmp_path)
+    assert await stage.engine.collector.collect(older_than=timedelta(0)) == 0
+    await schedules.create("nightly", "sized", {"value": "y" * 100_000}, every=timedelta(days=1), replace=True)
+    assert await stage.engine.collector.collect(older_than=timedelta(0)) == 1
+    await schedules.delete("nightly")
+    assert await stage.engine.collector.collect(older_than=timedelta(0)) == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.measure import rss_mb
 from runtara.cli.children import Part
 from runtara.compose.embedded import EmbeddedServers
 from runtara.infra.settings import Settings
@@ -68,6 +69,18 @@ async def test_an_engine_killed_in_the_middle_of_a_long_value_finds_it_whole_in_
         assert await peer.pool.fetchval("SELECT count(*) FROM blob_uploads") == 0
         assert await peer.pool.fetchval("SELECT count(*) FROM blob_parts") == 64
         await peer.is_sound()
+
+
+async def test_long_values_pass_through_an_engine_that_stays_small(site: Settings, stack: AsyncExitStack) -> None:
+    engine = await stack.enter_async_context(Part(site, ["engine"]))
+    await stack.enter_async_context(Pool(site, [FLOWS]))
+    client = await stack.enter_async_context(Client(site))
+    await (await client.start(long_values.one_long, size=SIZE)).result(timeout=30)
+    assert engine.pid is not None
+    before = rss_mb(engine.pid)
+    handles = [await client.start(long_values.one_long, size=LONGEST) for _ in range(4)]
+    await asyncio.gather(*(handle.result(timeout=100) for handle in handles))
+    assert rss_mb(engine.pid) - before < 100  # of 256 MiB that were stored
 
 
 @pytest.mark.parametrize("victim", ["worker", "engine", "nats", "postgres"])
