@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from runtara.protocol.errors import InvalidInput
+from runtara.protocol.errors import DataLost, InvalidInput
 from runtara.protocol.messages import EventView, ListReply, Status
 from runtara.sdk.client import Client
 
@@ -102,14 +102,20 @@ def show(id: InstanceId, tenant: Tenant = None, as_json: AsJson = False) -> None
 
     async def go() -> None:
         async with client_of(tenant) as client:
-            view = await client.get(id)
-            hosted = None
+            view, damaged, hosted = await client.get(id), None, None
+            if as_json:
+                try:
+                    view = await client.with_values(view)
+                except DataLost as exc:  # all else is known
+                    damaged = exc
             if view.status is Status.QUEUED and not as_json:
                 hosted = next((_missing(w) for w in await client.workflows() if w.id == view.workflow), None)
         if as_json:
             output.print_json(output.instance_json(view))
         else:
             output.print_instance(view, hosted)
+        if damaged is not None:
+            raise damaged
 
     def _missing(workflow: Any) -> str | None:
         return None if workflow.workers else f"no worker hosts {workflow.id}: {output.hosting(workflow)}"

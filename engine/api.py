@@ -47,6 +47,7 @@ from runtara.protocol.messages import (
 )
 
 from . import queries
+from .blob_verbs import PARTS_AT_ONCE, Attached, BlobVerbs
 from .forks import Forks
 from .platform import Platform
 from .schedule_verbs import ScheduleVerbs
@@ -67,7 +68,9 @@ class Api:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._forks = Forks(platform)
+        self._blobs = BlobVerbs(platform.blobs).verbs()
         self._free = asyncio.Semaphore(MAX_REQUESTS)
+        self._free_for_blobs = asyncio.Semaphore(PARTS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._service: Service | None = None
 
@@ -79,6 +82,9 @@ class Api:
             await self._add(verb, f"{name}.api.*.{verb}", handler)
         for verb, handler in self._instance_verbs().items():
             await self._add(f"instance-{verb}", f"{name}.api.*.*.{verb}", handler)
+        for verb, handler in self._blobs.items():
+            await self._add(verb, f"{name}.api.*.{verb}", handler, free=self._free_for_blobs)
+            await self._add(f"instance-{verb}", f"{name}.api.*.*.{verb}", handler, free=self._free_for_blobs)
         await self._platform.bus.flush()  # from now on the server knows us
         return self
 
@@ -115,29 +121,32 @@ class Api:
             "credential": self._credential,
         }
 
-    async def _add(self, name: str, subject: str, handler: Handler) -> None:
+    async def _add(self, name: str, subject: str, handler: Handler, *, free: asyncio.Semaphore | None = None) -> None:
         assert self._service is not None
+        free = free or self._free
 
         async def start(request: Request) -> None:
-            await self._free.acquire()
-            task = asyncio.create_task(self._answer(request, handler), name=f"api {name}")
+            await free.acquire()
+            task = asyncio.create_task(self._answer(request, handler, free), name=f"api {name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
         await self._service.add_endpoint(EndpointConfig(name=name, subject=subject, handler=start))
 
-    async def _answer(self, request: Request, handler: Handler) -> None:
+    async def _answer(self, request: Request, handler: Handler, free: asyncio.Semaphore) -> None:
         try:
-            reply = await self._reply(request, handler)
+            answer = await self._reply(request, handler)
+            payload = _encode(Reply()) + b"\n" + answer.data if isinstance(answer, Attached) else _encode(answer)
             if request._msg.reply:
-                await self._platform.voice.publish(request._msg.reply, _encode(reply))
+                await self._platform.voice.publish(request._msg.reply, payload)
         finally:
-            self._free.release()
+            free.release()
 
-    async def _reply(self, request: Request, handler: Handler) -> Reply:
+    async def _reply(self, request: Request, handler: Handler) -> Reply | Attached:
         try:
             tenant, instance = self._address(request.subject)
-            return Reply(data=Raw(_encode(await handler(tenant, instance, request.data))))
+            answer = await handler(tenant, instance, request.data)
+            return answer if isinstance(answer, Attached) else Reply(data=Raw(_encode(answer)))
         except RuntaraError as exc:
             return Reply(error=exc.to_wire())
         except msgspec.MsgspecError as exc:

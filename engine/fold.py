@@ -19,7 +19,7 @@ from msgspec import Raw
 from runtara.projections.instances import InstanceRow, only_grew, project
 from runtara.protocol.chain import canonical, event_hash, next_head
 from runtara.protocol.errors import InstanceArchived, RuntaraError, UnknownWorkflow, WireError
-from runtara.protocol.events import AnyEvent, AttemptLost, CheckpointSaved, WaitResolved, encode_data
+from runtara.protocol.events import AnyEvent, AttemptLost, CheckpointSaved, WaitResolved, blob_named, encode_data
 from runtara.protocol.frames import Rejection, encode_record
 from runtara.protocol.ids import partition_of
 from runtara.protocol.limits import MAX_REJECTED_BYTES
@@ -80,6 +80,7 @@ class Fold:
         self.events: list[tuple[object, ...]] = []
         self.outbox: list[OutboxRow] = []
         self.rejected: list[RejectedRow] = []
+        self.blob_uses: set[tuple[str, str, str]] = set()  # tenant, instance, hash
         self.answers: list[Answer] = []
         self.claims: list[ClaimDue] = []
         self.resolved: list[ResolvedDue] = []
@@ -365,6 +366,9 @@ class Fold:
         self.events.append(
             (partition, offset, tenant, instance, version, kind, attempt, key, actor, command, at, now, data, hash)
         )
+        blob = blob_named(event)
+        if blob is not None:
+            self.blob_uses.add((tenant, instance, blob.hash))
         self._head = offset + 1
         self._head_hash = next_head(self._head_hash, hash)
         if type(event) is WaitResolved and row is not None and row.state.claim is not None:

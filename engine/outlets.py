@@ -131,6 +131,7 @@ class Outlets:
             attempt=state.attempt,
             first=first,
             input=row.input,
+            blob=row.input_blob,
             options=state.options,
             labels=row.labels,
         )
@@ -207,6 +208,7 @@ class Outlets:
             status=row.state.status,
             version=row.state.version,
             result=row.result if row.result is not None else Raw(b"null"),
+            blob=row.result_blob,
             error=event_log.error_of(row),
         )
         self._mouth.say(self._subjects.done(row.tenant, row.instance), _encode(done))
@@ -280,6 +282,7 @@ def _claimed(due: ClaimDue, row: InstanceRow) -> Claimed:
         now_us=due.now_us,
         workflow=state.workflow,
         input=row.input,
+        blob=row.input_blob,
         options=state.options,
         labels=row.labels,
         pause=state.pause,

@@ -17,6 +17,8 @@ from runtara.protocol.subjects import Subjects
 
 from .accounts import Accounts, connect_system
 from .api import Api
+from .blob_store import PostgresBlobs
+from .collector import Collector
 from .credentials import Credentials
 from .images import Images
 from .partition import PartitionLoop
@@ -42,6 +44,8 @@ class Engine(Service):
         self.spawn(platform.sharing.run(), "sharing")
         for partition in range(platform.partitions):
             self.spawn(PartitionLoop(platform, partition).run(), f"partition {partition}")
+        self.collector = Collector(platform)
+        self.spawn(self.collector.run(), "collector")
         await self.enter(Api(platform))
         log.info("engine_ready", partitions=platform.partitions, deployment=self._settings.deployment)
 
@@ -72,6 +76,7 @@ class Engine(Service):
             sharing=Sharing(pool, bus),
             registry=registry,
             images=Images(pool, registry),
+            blobs=PostgresBlobs(pool),
             credentials=credentials,
             deployment_id=deployment_id,
             partitions=partitions,

@@ -2,10 +2,11 @@
 
 It walks each partition's events in offset order and checks what the writer promised: no gap in the offsets, no gap in
 any instance's versions, every hash, the partition's head, and that a key has one outcome. It names the first event that
-breaks a promise. Whoever can write Postgres can rewrite a whole chain, so a head that was kept elsewhere can be given:
-the log must still contain exactly what that head stands for.
+breaks a promise. Values that went aside are read, too: each is what its hash says, or the event that names it is told.
+Whoever can write Postgres can rewrite a whole chain, so a head that was kept elsewhere can be given: the log must still
+contain exactly what that head stands for.
 
-It reads with cursors, in pages, and holds one small entry an instance.
+It reads with cursors, in pages, and holds one small entry an instance, and one a value that went aside.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ import asyncpg
 
 from runtara.protocol.errors import BadInput
 
+from .blobs import BlobId, damage
 from .chains import Walk
 from .verdict import MAX_FINDINGS, PAGE, Connection, Finding, Head, Heads, Verdict
 
@@ -58,11 +60,12 @@ async def verify(
             await _walked(connection, row, kept.pop(row["id"], None), progress)
             for row in await connection.fetch(_PARTITIONS)
         ]
+        damaged = await _damaged(connection, walks)
     lost = [Finding(problem="the partition is gone", partition=partition) for partition in kept]
     return Verdict(
         events=sum(walk.events for walk in walks),
         instances=sum(len(walk.chains) for walk in walks),
-        findings=[*(finding for walk in walks for finding in walk.findings), *lost][:MAX_FINDINGS],
+        findings=[*(finding for walk in walks for finding in walk.findings), *damaged, *lost][:MAX_FINDINGS],
         retired=sum(walk.retired for walk in walks),
         deployment=deployment,
         heads=[Head(partition=walk.partition, offset=walk.offset, hash=walk.head.hex()) for walk in walks],
@@ -82,6 +85,19 @@ def _kept(against: Heads | None, deployment: str) -> dict[int, Head]:
     if against.deployment != deployment:
         raise BadInput(reason=f"the heads are those of deployment {against.deployment}, and this one is {deployment}")
     return {head.partition: head for head in against.heads}
+
+
+async def _damaged(connection: "Connection[asyncpg.Record]", walks: list[Walk]) -> list[Finding]:
+    """Each value once, with the first event that names it."""
+    seen: set[BlobId] = set()
+    findings: list[Finding] = []
+    for walk in walks:
+        for id, named in walk.named.items():
+            problem = await damage(connection, *id) if id not in seen else None
+            seen.add(id)
+            if problem is not None and len(findings) < MAX_FINDINGS:
+                findings.append(named.finding(id[1], problem))
+    return findings
 
 
 async def _walked(

@@ -17,6 +17,8 @@
     ├── Unavailable                 try again later; says what is not reachable
     │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed, DockerUnreachable
     │   └── JournalLost, StreamMissing, JournalMismatch, PartitionLost
+    ├── DataLost                    what was stored is gone, or is not what was stored
+    │   └── BlobMissing, BlobCorrupt
     ├── InternalError               ours; carries the id under which the log has it
     └── ExecutionFailed             a workflow's or a step's own outcome
         ├── StepFailed, StepTimeout
@@ -401,6 +403,32 @@ class JournalMismatch(Unavailable):
 class PartitionLost(Unavailable):
     template = "partition {partition} has another owner now"
     partition: int
+
+
+class DataLost(RuntaraError):
+    """What was stored is not there any more, or is something else. Nothing wrong was handed out."""
+
+
+class BlobMissing(DataLost):
+    template = (
+        "the value of {key!r} of {instance} is gone ({reason}; SHA-256 {hash}); restore it from a back-up of "
+        "Postgres (tables `blobs` and `blob_parts`)"
+    )
+    instance: str
+    key: str
+    hash: str
+    reason: str
+
+
+class BlobCorrupt(DataLost):
+    template = (
+        "the value of {key!r} of {instance} is not what was stored ({reason}; SHA-256 {hash}); restore it from a "
+        "back-up of Postgres (tables `blobs` and `blob_parts`)"
+    )
+    instance: str
+    key: str
+    hash: str
+    reason: str
 
 
 class InternalError(RuntaraError):

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
+from .blobs import Blob
 from .errors import WireError
 from .records import NO_DATA, Image, Options, Parent
 
@@ -52,6 +53,7 @@ class RunRequest(_Strict, frozen=True, kw_only=True):
     attempt: int
     first: bool = False
     input: Raw = Raw(b"{}")
+    blob: Blob | None = None
     options: Options = Options()
     labels: dict[str, str] = {}
 
@@ -84,6 +86,7 @@ class Claimed(_Strict, frozen=True, kw_only=True, tag_field="type", tag="claimed
     now_us: int
     workflow: str
     input: Raw
+    blob: Blob | None = None
     options: Options = Options()
     labels: dict[str, str] = {}
     memos: list[Memo] = []
@@ -191,6 +194,7 @@ class Done(_Strict, frozen=True, kw_only=True):
     status: Status
     version: int
     result: Raw = NO_DATA
+    blob: Blob | None = None
     error: WireError | None = None
 
 
@@ -258,6 +262,8 @@ class ConsumersRequest(_Lenient, frozen=True, kw_only=True):
 
 
 class InstanceView(_Lenient, frozen=True, kw_only=True, omit_defaults=False):
+    """`input_blob` and `result_blob`: where input and result are, if they are null because they are long."""
+
     id: str
     tenant: str
     workflow: str
@@ -270,7 +276,9 @@ class InstanceView(_Lenient, frozen=True, kw_only=True, omit_defaults=False):
     updated_at: int
     wake_at: int | None = None
     input: Raw = NO_DATA
+    input_blob: Blob | None = None
     result: Raw = NO_DATA
+    result_blob: Blob | None = None
     error: WireError | None = None
     parent: Parent | None = None
     worker: str | None = None
@@ -358,7 +366,8 @@ class PositionReply(_Lenient, frozen=True, kw_only=True):
 class ForkRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
     """Make `instance` out of the one that the subject names; `id`, `actor`, `at` and `reply` are those of a command.
 
-    `set`: answers by key, instead of what was recorded. `input`, `labels`: null for the source's.
+    `set`: answers by key, instead of what was recorded; `set_blobs`: those that went aside, which are null in `set`.
+    `input`, `labels`: null for the source's, unless the input is a `blob`.
     """
 
     id: str
@@ -368,7 +377,9 @@ class ForkRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
     actor: str | None = None
     at_key: str | None = None
     set: dict[str, Raw] = {}
+    set_blobs: dict[str, Blob] = {}
     input: Raw = NO_DATA
+    blob: Blob | None = None
     labels: dict[str, str] | None = None
 
 
@@ -400,6 +411,7 @@ class ScheduleDefinition(_Lenient, frozen=True, kw_only=True):
     every_us: int | None = None
     timezone: str = "UTC"
     input: Raw = Raw(b"{}")
+    blob: Blob | None = None
     labels: dict[str, str] = {}
     overlap: Literal["skip", "allow"] = "skip"
     catch_up: Literal["last", "all", "none"] = "last"

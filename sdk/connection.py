@@ -32,6 +32,7 @@ log = logger("connection")
 
 INFO_TIMEOUT_SECONDS: Final = 2.0
 INFO_RETRY_SECONDS: Final = 0.2
+MAX_PARTS_IN_FLIGHT: Final = 4  # of long values, a megabyte each, for all who share the connection
 
 
 async def connect_bus(settings: Settings, login: Login | None, *, inbox: str, name: str) -> Bus:
@@ -56,6 +57,7 @@ class Connection:
         self.partitions = partitions
         self.inbox = bus.inbox
         self.outside = copy_context()
+        self.parts_in_flight = asyncio.Semaphore(MAX_PARTS_IN_FLIGHT)
         self._settings = settings
         self._renewal: asyncio.Task[None] | None = None
 

@@ -18,6 +18,7 @@ import orjson
 
 from runtara.protocol.errors import NoContext
 from runtara.protocol.ids import check_key
+from runtara.protocol.limits import MAX_RECORD_VALUE_BYTES
 
 from .children import Children, OnEnd, Request
 from .compensations import Compensations
@@ -349,6 +350,6 @@ def current() -> Context:
 
 def _log_data(data: dict[str, object]) -> bytes:
     try:
-        return encode(data, key="log")
+        return encode(data, key="log", limit=MAX_RECORD_VALUE_BYTES)
     except Exception:  # a log line must not fail a run
         return orjson.dumps({name: ascii(value) for name, value in data.items()})

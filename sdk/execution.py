@@ -27,12 +27,14 @@ from typing import Any, Final, NoReturn, TypeVar
 from msgspec import Raw
 
 from runtara.infra.clock import JournalClock
+from runtara.protocol.blobs import Blob, Carried
 from runtara.protocol.errors import Stopped, WorkflowTimeout
 from runtara.protocol.events import SleepStarted, WaitResolved
 from runtara.protocol.ids import TIMEOUT_KEY
 from runtara.protocol.messages import Claimed, Memo
 from runtara.protocol.records import Completed, Continued, Options, Parked, Report, Suspended
 
+from .blobs import Blobs
 from .children import Children
 from .context import Context
 from .failures import describe
@@ -64,6 +66,8 @@ class Execution:
     Args:
         claim: the answer to the claim, with all its memos (the host has followed `more`). None: an optimistic
             start of attempt 1, whose answer comes to `confirm`.
+        input: its JSON, or null if it is `blob`.
+        blobs: where long values of this instance are.
         durability: the worker's default for operations.
         clock: what it waits by; the machine's unless given.
         watch: looks for idle instances; one for all of a process.
@@ -83,6 +87,8 @@ class Execution:
         options: Options,
         labels: Mapping[str, str],
         outlet: Outlet,
+        blobs: Blobs,
+        blob: Blob | None = None,
         claim: Claimed | None = None,
         durability: Durability | None = None,
         clock: Clock | None = None,
@@ -100,7 +106,8 @@ class Execution:
         self.loop = asyncio.get_running_loop()
         self.portal = Portal(self.loop)
         self.is_told = False  # the journal has its last record
-        self._input = input
+        self._input = Carried(input, blob)
+        self._blobs = blobs
         self._options = options
         self._main: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[asyncio.Future[int] | None] = self.loop.create_future()
@@ -120,14 +127,14 @@ class Execution:
             linger=linger_seconds(options, workflow.options), leave=self._suspend, on_change=on_idle,
         )  # fmt: skip
         self._operations = Operations(
-            gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
-            in_thread=self._in_step_thread, portal=self.portal, fenced=partial(self.stop, "superseded"),
+            instance=instance, gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
+            blobs=blobs, in_thread=self._in_step_thread, portal=self.portal, fenced=partial(self.stop, "superseded"),
             confirmed=self._confirmed,
             default=options.durability or workflow.options.durability or durability,
         )  # fmt: skip
         self._waits = Waits(
-            self._operations, gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
-            fenced=partial(self.stop, "superseded"),
+            self._operations, instance=instance, gate=self._gate, reports=self._reports, memos=self._memos,
+            parks=self._parks, blobs=blobs, fenced=partial(self.stop, "superseded"),
         )  # fmt: skip
         self._children = Children(
             self._waits, self._memos, self._parks, instance=instance, generation=claim.generation if claim else 0
@@ -255,8 +262,9 @@ class Execution:
             await self._gate.passing()
         await self._operations.begins(FRAME.get())
         await self._children.join()
+        carried = await self._blobs.carried(text, key="input")
         self._tell_unasked()
-        self._end(Continued, input=text)
+        self._end(Continued, input=carried.text, blob=carried.blob)
         raise asyncio.CancelledError("continued")
 
     # the workflow's code
@@ -279,7 +287,7 @@ class Execution:
                 result = await self._call()
             finally:
                 await self._children.join()
-            text = self.workflow.encode_result(result)
+            carried = await self._result(self.workflow.encode_result(result))
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as exc:  # whatever user code raises, CancelledError without a reason included
@@ -289,10 +297,18 @@ class Execution:
             self._undoing.begin()
         elif not self._gate.frozen:
             self._tell_unasked()
-            self._end(Completed, result=Raw(text))
+            self._end(Completed, result=carried.text, blob=carried.blob)
+
+    async def _result(self, text: bytes) -> Carried:
+        """While a long one is stored the instance is not asked to leave: nothing is left to do but to say it."""
+        self._gate.in_flight += 1
+        try:
+            return await self._blobs.carried(text, key="result")
+        finally:
+            self._gate.landed()
 
     async def _call(self) -> Any:
-        arguments = self.workflow.arguments(self._input)
+        arguments = self.workflow.arguments(await self._blobs.text(self._input, instance=self.instance, key="input"))
         if self.workflow.colour == "async":
             return await self.workflow.fn(self.context, **arguments)
         context = BlockingContext(self.context, self)

@@ -13,6 +13,7 @@ import orjson
 from msgspec import Raw
 
 from runtara.infra.clock import JournalClock
+from runtara.protocol.blobs import Blob, Carried
 from runtara.protocol.errors import WireError
 from runtara.protocol.events import (
     CheckpointSaved,
@@ -43,8 +44,13 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """The data of a CheckpointSaved. `args` is the digest of a step's arguments, where its key was made from them."""
 
     kind: str
-    value: Raw
+    value: Raw = NO_DATA
+    blob: Blob | None = None
     args: str = ""
+
+    @property
+    def carried(self) -> Carried:
+        return Carried(self.value, self.blob)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +82,13 @@ class Waited(msgspec.Struct, frozen=True, kw_only=True):
 
     outcome: str
     data: Raw = NO_DATA
+    blob: Blob | None = None
     error: WireError | None = None
     args: str = ""
+
+    @property
+    def carried(self) -> Carried:
+        return Carried(self.data, self.blob)
 
 
 Outcome = Recorded | Failure | Emitted | Waited
@@ -199,7 +210,7 @@ class Memos:
         memo = self._opens.get(key)
         if memo is not None:
             opened = _opened(memo)
-            return long_part(_fingerprint(opened)) if isinstance(opened, ChildRequested) else ""
+            return _input_digest(opened) if isinstance(opened, ChildRequested) else ""
         outcome = self.peek(key) or self._tries.get(key)
         return None if outcome is None else outcome.args
 
@@ -240,8 +251,11 @@ def _opened(memo: Memo) -> Open:
     return event
 
 
-def _fingerprint(event: ChildRequested) -> str:
-    return input_fingerprint(orjson.loads(bytes(event.request.input)))
+def _input_digest(event: ChildRequested) -> str:
+    request = event.request
+    if request.blob is not None:
+        return request.digest
+    return long_part(input_fingerprint(orjson.loads(bytes(request.input))))
 
 
 def _failure(memo: Memo) -> Failure:

@@ -26,6 +26,7 @@ from runtara.protocol.messages import (
 )
 from runtara.protocol.records import Suspended
 
+from .blobs import Blobs
 from .execution import Execution
 from .idle import IdleWatch
 from .overdue import Overdue
@@ -50,16 +51,17 @@ class Resident:
     """Made for a run request; `on_left` is called once, when nothing of it is left in this process."""
 
     __slots__ = (
-        "_clock", "_fetching", "_history", "_left", "_on_idle", "_on_left", "_outlet", "_overdue", "_task", "_watch",
-        "_workflow", "claim", "confirmed", "execution", "is_draining", "request", "version",
+        "_blobs", "_clock", "_fetching", "_history", "_left", "_on_idle", "_on_left", "_outlet", "_overdue",
+        "_task", "_watch", "_workflow", "claim", "confirmed", "execution", "is_draining", "request", "version",
     )  # fmt: skip
 
     def __init__(
         self, workflow: AnyWorkflow, request: RunRequest, outlet: Callable[["Resident"], Outlet], *,
-        history: History, watch: IdleWatch, on_idle: Callable[["Resident", bool], None],
+        blobs: Blobs, history: History, watch: IdleWatch, on_idle: Callable[["Resident", bool], None],
         on_left: Callable[["Resident"], None], clock: Clock | None = None, overdue: Overdue | None = None,
     ) -> None:  # fmt: skip
         self._workflow = workflow
+        self._blobs = blobs
         self._history = history
         self._watch = watch
         self._on_idle = on_idle
@@ -184,6 +186,8 @@ class Resident:
             attempt=request.attempt,
             nonce=claim.nonce,
             input=claimed.input if claimed else request.input,
+            blob=claimed.blob if claimed else request.blob,
+            blobs=self._blobs,
             options=claimed.options if claimed else request.options,
             labels=claimed.labels if claimed else request.labels,
             outlet=self._outlet,

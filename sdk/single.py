@@ -25,6 +25,7 @@ from runtara.protocol.ids import new_token
 from runtara.protocol.limits import LEASE_SECONDS
 from runtara.protocol.messages import ClaimAnswer, Claimed, Control, Heartbeat, RunRequest, Superseded
 
+from .blobs import ApiDoor, Blobs
 from .claims import Claims, with_all_memos
 from .connection import Connection, connect_bus
 from .discovery import Code
@@ -154,8 +155,8 @@ class Single(Service):
             tenant=self._connection.tenant, instance=self.instance, workflow=answer.workflow, attempt=answer.attempt
         )
         self._resident = Resident(
-            workflow, request, self._outlet, history=self._history, watch=self._idle_watch,
-            on_idle=lambda resident, idle: None, on_left=self._on_left,
+            workflow, request, self._outlet, blobs=Blobs(ApiDoor(self._connection, self.instance), patient=True),
+            history=self._history, watch=self._idle_watch, on_idle=lambda resident, idle: None, on_left=self._on_left,
         )  # fmt: skip
         self._resident.begin(self._claim, at_once=False)
         self._resident.on_answer(answer)

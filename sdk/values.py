@@ -30,12 +30,12 @@ _AWAITABLES: Final = (Awaitable, Coroutine)  # a function that returns one is aw
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
-def encode(value: object, *, key: str) -> bytes:
-    """The JSON of `value`, which is to be recorded under `key`.
+def encode(value: object, *, key: str, limit: int = MAX_STATE_BYTES) -> bytes:
+    """The JSON of `value`, which is to be recorded under `key` and may have `limit` bytes.
 
     Raises:
         StateNotRepresentable: JSON cannot carry it; names the path inside `value`.
-        StateTooLarge: more than 4 MiB.
+        StateTooLarge: it is longer than that.
     """
     try:
         text = orjson.dumps(value, default=to_plain, option=_OPTIONS)
@@ -47,8 +47,8 @@ def encode(value: object, *, key: str) -> bytes:
             raise StateNotRepresentable(key=key, path=path, reason=reason)
     if len(text) > 2 * _MAX_DEPTH and text.count(b"[") + text.count(b"{") > _MAX_DEPTH and too_deep(text, _MAX_DEPTH):
         raise StateNotRepresentable(key=key, path="$", reason=f"nested deeper than {_MAX_DEPTH} levels")
-    if len(text) > MAX_STATE_BYTES:
-        raise StateTooLarge(key=key, size=len(text), limit=MAX_STATE_BYTES)
+    if len(text) > limit:
+        raise StateTooLarge(key=key, size=len(text), limit=limit)
     return text
 
 

@@ -37,6 +37,7 @@ from runtara.protocol.messages import (
     RunRequest,
 )
 
+from .blobs import ApiDoor, Blobs
 from .claims import Claims, with_all_memos
 from .connection import Connection, connect_bus
 from .credentials import own_user
@@ -292,8 +293,9 @@ class Worker(Service):
 
     def _host(self, workflow: AnyWorkflow, request: RunRequest, msg: PulledMsg) -> None:
         resident = Resident(
-            workflow, request, self._outlet, history=self._history, watch=self._idle_watch, on_idle=self._on_idle,
-            on_left=self._on_left, overdue=self._overdue,
+            workflow, request, self._outlet, blobs=Blobs(ApiDoor(self._connection, request.instance), patient=True),
+            history=self._history, watch=self._idle_watch, on_idle=self._on_idle, on_left=self._on_left,
+            overdue=self._overdue,
         )  # fmt: skip
         self._residents[resident.key] = resident
         self._make_room()

@@ -33,6 +33,7 @@ def start(state: State | None, record: Start) -> Decision:
     created = InstanceCreated(
         workflow=record.workflow,
         input=record.input,
+        blob=record.blob,
         options=record.options or Options(),
         labels=record.labels,
         parent=record.parent,
@@ -54,6 +55,7 @@ def start_unknown(state: State | None, record: Start | Fork, error: RuntaraError
     created = InstanceCreated(
         workflow=record.workflow,
         input=record.input,
+        blob=record.blob,
         options=record.options or Options(),
         labels=record.labels,
         parent=record.parent,
@@ -98,6 +100,7 @@ def _create(record: Registered, source: Source) -> Decision:
     created = InstanceCreated(
         workflow=record.workflow,
         input=record.input,
+        blob=record.blob,
         options=replace(record.options or Options(), runner=EXTERNAL),
         labels=record.labels,
         origin="registered",
@@ -109,7 +112,7 @@ def _is_same(state: State, record: Start) -> bool:
     return (
         state.workflow == record.workflow
         and state.parent == record.parent
-        and state.input_digest == input_digest(record.input)
+        and state.input_digest == input_digest(record.input, record.blob)
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from runtara.protocol.errors import RuntaraError, UnknownWorkflow
-from runtara.protocol.events import AnyEvent, AttemptLost, InstanceCreated
+from runtara.protocol.events import AnyEvent, AttemptLost, InstanceCreated, blob_named
 from runtara.protocol.messages import (
     ClaimAnswer,
     CommandAnswer,
@@ -56,6 +56,7 @@ from ..lifecycle import (
     start_unknown,
     with_registration,
 )
+from .blobs import MemoryBlobs
 from .clock import VirtualClock
 from .control import control_messages
 from .rows import Row, claimed, done_of, run_request
@@ -117,6 +118,7 @@ class MemoryEngine:
 
     def __init__(self, clock: VirtualClock) -> None:
         self.clock = clock
+        self.blobs = MemoryBlobs(clock)
         self.journal: list[Entry] = []
         self.rows: dict[Id, Row] = {}
         self.workflows: dict[Id, WorkflowRegistered] = {}
@@ -332,6 +334,9 @@ class MemoryEngine:
         actor = record.actor if isinstance(record, Command) else None
         row.append(event, at_us=now, offset=self._offset, actor=actor)
         self._offset += 1
+        blob = blob_named(event)
+        if blob is not None:
+            self.blobs.uses.add((tenant, row.instance, blob.hash))
         for command in outbox_commands(before, event, row.state, tenant, row.instance):
             self.append(ENGINE, command)  # type: ignore[arg-type]  # commands and child_done are among the records
         self._tell_loss(row, before, event, record)

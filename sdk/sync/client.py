@@ -188,6 +188,10 @@ class Client(Face[_Client]):
         """What is known of an instance. Raises `InstanceNotFound`."""
         return self._call(lambda: self._inner.get(id))
 
+    def with_values(self, view: InstanceView) -> InstanceView:
+        """`view` with input and result in it, however long they are. Raises `BlobMissing`, `BlobCorrupt`."""
+        return self._call(lambda: self._inner.with_values(view))
+
     def list(
         self,
         *,
@@ -238,7 +242,8 @@ class Handle(Face[_Handle[R]], Generic[R]):
     def result(self, *, timeout: float | None = None) -> R:
         """Wait for the end; at most `timeout` seconds.
 
-        Raises `WorkflowFailed`, `WorkflowTimeout`, `WorkflowCancelled`, `ResultTimeout`, `InstanceNotFound`.
+        Raises `WorkflowFailed`, `WorkflowTimeout`, `WorkflowCancelled`, `ResultTimeout`, `InstanceNotFound`, and for a
+        long result that is damaged `BlobMissing`, `BlobCorrupt`.
         """
         return self._call(lambda: self._inner.result(timeout=timeout))
 

@@ -19,10 +19,12 @@ from runtara.protocol.messages import ClaimAnswer, Claimed, Control, RunRequest
 from runtara.protocol.records import AnyRecord, Record, Report, Started
 from runtara.protocol.subjects import Channel, Source
 
+from ..blobs import Blobs
 from ..execution import Execution
 from ..idle import IdleWatch
 from ..resident import Resident
 from ..workflow import Workflow
+from .blobs import MemoryDoor
 from .outlet import MemoryOutlet
 
 KIND = "pool"
@@ -146,7 +148,8 @@ class MemoryHost:
         if workflow is None or self._burial is not None or request.tenant != self._tenant:
             return False
         resident = Resident(
-            workflow, request, self._outlet, history=_whole, on_left=self._on_left, clock=self._bus.clock,
+            workflow, request, self._outlet, blobs=self._blobs(request.instance), history=_whole,
+            on_left=self._on_left, clock=self._bus.clock,
             watch=self._watching(), on_idle=_ignore,
         )  # fmt: skip
         claim = self._claim(request, resident.on_answer)
@@ -186,6 +189,9 @@ class MemoryHost:
             resident.on_control(control)
 
     # sending
+
+    def _blobs(self, instance: str) -> Blobs:
+        return Blobs(MemoryDoor(self._bus.engine.blobs, self._tenant, instance), patient=True)
 
     def _outlet(self, resident: Resident) -> MemoryOutlet:
         deaths = self.deaths

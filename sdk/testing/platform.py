@@ -23,10 +23,12 @@ from runtara.protocol.errors import InstanceNotFound, ResultTimeout, RuntaraErro
 from runtara.protocol.ids import DEFAULT_TENANT
 from runtara.protocol.messages import Done, EventView
 
+from ..blobs import Blobs
 from ..client import Client, Handle
 from ..ports import Hints
 from ..results import Watch
 from ..workflow import Workflow
+from .blobs import MemoryDoor
 from .host import MemoryHost
 from .scripts import MemoryInstance
 from .stillness import LOOK_SECONDS, Stillness
@@ -71,6 +73,7 @@ class MemoryPlatform(Client):
         self._bus = MemoryBus(self._clock)
         self._host = MemoryHost(self._bus, tenant)
         self._api = MemoryApi(self._bus, tenant)
+        self._blobs = Blobs(MemoryDoor(self._bus.engine.blobs, tenant), patient=False)
         self._commands = MemoryCommands(self._bus, tenant)
         self._results = MemoryEnds(self._bus, tenant)
         self._stillness = Stillness(self._bus, self._host)

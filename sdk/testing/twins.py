@@ -12,6 +12,7 @@ import msgspec
 
 from runtara.engine.lifecycle import fork_frame, fork_record, position
 from runtara.engine.memory import MemoryBus, Row, done_of, memos, view
+from runtara.protocol.blobs import Carried
 from runtara.protocol.errors import InstanceNotFound, Malformed, Refused, UnknownWorkflow, from_wire
 from runtara.protocol.messages import (
     CommandAnswer,
@@ -55,8 +56,8 @@ class MemoryCommands:
         if row is None:
             raise InstanceNotFound(instance=source, tenant=self._source.tenant)
         record = fork_record(
-            row.tenant, source, state=row.state, log=row.log, input=row.input, labels=row.labels, hash=b"",
-            request=request,
+            row.tenant, source, state=row.state, log=row.log, input=Carried(row.input, row.input_blob),
+            labels=row.labels, hash=b"", request=request,
         )  # fmt: skip
         fork_frame(record)
         return await self._answer(ENGINE, record)

@@ -31,6 +31,14 @@ async def greet(ctx: Context, name: str) -> str:
 
 
 @workflow(linger=timedelta(seconds=0.1))
+async def keep(ctx: Context, value: str) -> str:
+    """A long input, a long step that the next process reads again, a long result."""
+    kept = await ctx.step("kept", lambda: value + "!")
+    await ctx.wait_signal("go")
+    return kept
+
+
+@workflow(linger=timedelta(seconds=0.1))
 async def nap(ctx: Context, seconds: float) -> list[str]:
     before = await ctx.step("before", life)
     await ctx.sleep("nap", timedelta(seconds=seconds))
