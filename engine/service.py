@@ -19,6 +19,7 @@ from .accounts import Accounts, connect_system
 from .api import Api
 from .credentials import Credentials
 from .images import Images
+from .nats_server import check_version
 from .partition import PartitionLoop
 from .platform import Platform
 from .refused_logins import RefusedLogins
@@ -109,7 +110,9 @@ class Engine(Service):
             tls=tls_of(settings),
         )
         bus.on_refused.append(self.fail)
-        return await self.enter(bus)
+        await self.enter(bus)
+        check_version(bus)
+        return bus
 
 
 async def _deployment(settings: Settings) -> tuple[str, int]:

@@ -216,6 +216,20 @@ class Bus:
     def is_connected(self) -> bool:
         return self.nats.is_connected
 
+    @property
+    def server(self) -> str:
+        """The address that was asked for, without a password."""
+        return self._server
+
+    @property
+    def server_version(self) -> tuple[int, int] | None:
+        """Of the server that this connection is with, as far as it says one that can be read."""
+        version = self.nats.connected_server_version
+        try:
+            return version.major, version.minor
+        except ValueError:
+            return None
+
     async def wait_connected(self) -> None:
         """Returns at once while connected; raises `LoginRefused` if there will be no connection any more."""
         await self._connected.wait()
