@@ -21,7 +21,7 @@ import msgspec
 
 from runtara.infra.credentials.files import Credential
 from runtara.infra.credentials.jwt import BadJwt, Claims, read, verified
-from runtara.infra.credentials.keyring import KeyRing
+from runtara.infra.credentials.key_file import KeyFile
 from runtara.infra.credentials.keys import Key, Role, has_signed, is_public
 from runtara.infra.credentials.kinds import LIFE_SECONDS, Holder, holder_of, may_issue
 from runtara.infra.logs import logger
@@ -91,9 +91,9 @@ class Credentials:
     """Of one deployment with `partitions` partitions."""
 
     def __init__(
-        self, ring: KeyRing, accounts: Accounts, pool: "asyncpg.Pool[asyncpg.Record]", deployment: str, partitions: int
+        self, keys: KeyFile, accounts: Accounts, pool: "asyncpg.Pool[asyncpg.Record]", deployment: str, partitions: int
     ) -> None:
-        self._ring = ring
+        self._keys = keys
         self._accounts = accounts
         self._pool = pool
         self._deployment = deployment
@@ -207,7 +207,7 @@ class Credentials:
             holder = holder_of(read(jwt).nats)
             if holder is None or holder.deployment != self._deployment:
                 raise BadJwt("it is not one of this deployment")
-            claims = verified(jwt, self._ring.issuers(holder), Role.ACCOUNT)
+            claims = verified(jwt, self._keys.ring.issuers(holder), Role.ACCOUNT)
         except BadJwt as exc:
             raise CredentialRefused(reason=f"the credential that asks is not good: {exc}") from exc
         if claims.exp and claims.exp <= time.time():
@@ -257,7 +257,7 @@ class Credentials:
         expires_at = now + life * 1_000_000
         if await self._pool.fetchval(_RENEW, claims.sub, holder.tenant, expires_at) is None:
             raise CredentialRefused(reason="the credential was revoked")
-        jwt = self._ring.user_jwt(holder, claims.sub, life=life)
+        jwt = self._keys.ring.user_jwt(holder, claims.sub, life=life)
         return Issued(jwt=jwt, expires_at=expires_at)
 
     async def _list(self, tenant: str, *, everything: bool) -> list[CredentialView]:
@@ -311,7 +311,7 @@ class Credentials:
         )  # fmt: skip
         if new is None:
             raise CredentialRefused(reason="a key pair is used for one credential only: make a new one")
-        jwt = self._ring.user_jwt(holder, public_key, life=life)
+        jwt = self._keys.ring.user_jwt(holder, public_key, life=life)
         log.info("credential_issued", kind=holder.kind.value, tenant=holder.tenant, user=holder.user, by=issued_by)
         return Issued(jwt=jwt, expires_at=expires_at)
 
