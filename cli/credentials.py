@@ -232,6 +232,7 @@ def _json(view: CredentialView) -> dict[str, object]:
         "public_key": view.public_key, "tenant": view.tenant, "kind": view.kind, "user": view.user, "name": view.name,
         "instance": view.instance, "issued_by": view.issued_by, "issued_at": output.rfc3339(view.issued_at),
         "expires_at": output.rfc3339(view.expires_at), "revoked_at": output.rfc3339(view.revoked_at),
+        "offence": view.offence, "offended_at": output.rfc3339(view.offended_at),
     }  # fmt: skip
 
 
@@ -240,11 +241,11 @@ def _print(views: list[CredentialView]) -> None:
         sys.stderr.write("no credentials\n")
         return
     output.print_table(
-        ("KIND", "USER", "NAME", "EXPIRES", "REVOKED", "ISSUED BY", "PUBLIC KEY"),
+        ("KIND", "USER", "NAME", "EXPIRES", "REVOKED", "ISSUED BY", "PUBLIC KEY", "OVER QUOTA"),
         [
             (
                 view.kind, view.user, view.name or "", output.for_people(view.expires_at),
-                output.for_people(view.revoked_at), view.issued_by, view.public_key,
+                output.for_people(view.revoked_at), view.issued_by, view.public_key, view.offence or "",
             )
             for view in views
         ],
