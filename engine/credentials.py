@@ -79,6 +79,7 @@ ORDER BY issued_at DESC LIMIT $4
 _REVOKE: Final = """
 UPDATE credentials SET revoked_at = $2 WHERE tenant = $1 AND revoked_at IS NULL AND expires_at > $2
     AND ($3::text IS NULL OR public_key = $3) AND ($4::text IS NULL OR user_id = $4) AND ($5::text IS NULL OR name = $5)
+    AND ($6::text IS NULL OR issued_by = $6)
 RETURNING public_key
 """
 _REVOKE_ENDED: Final = """
@@ -151,12 +152,18 @@ class Credentials:
             raise
 
     async def revoke(
-        self, tenant: str, *, public_key: str | None = None, user: str | None = None, name: str | None = None
+        self,
+        tenant: str,
+        *,
+        public_key: str | None = None,
+        user: str | None = None,
+        name: str | None = None,
+        issued_by: str | None = None,
     ) -> list[str]:
         """Void what these name, at once: the server closes connections that use it. Returns the public keys."""
         if public_key is None and user is None and name is None:
             raise CredentialRefused(reason="say which: by public key, user or name")
-        rows = await self._pool.fetch(_REVOKE, tenant, _now_us(), public_key, user, name)
+        rows = await self._pool.fetch(_REVOKE, tenant, _now_us(), public_key, user, name, issued_by)
         revoked = [row["public_key"] for row in rows]
         if revoked:
             log.info("credentials_revoked", tenant=tenant, public_keys=revoked)
@@ -254,8 +261,12 @@ class Credentials:
                 self._check_rules(asker)
                 return await self._list(tenant, everything=order.all)
             case Revoke():
-                self._check_rules(asker)
-                return await self.revoke(tenant, public_key=order.public_key, user=order.user, name=order.name)
+                its_own = _who(asker) if asker.kind is Kind.RUNNER else None
+                if its_own is None:
+                    self._check_rules(asker)
+                return await self.revoke(
+                    tenant, public_key=order.public_key, user=order.user, name=order.name, issued_by=its_own
+                )
             case _:
                 assert_never(order)
 
@@ -273,7 +284,7 @@ class Credentials:
             if await self._pool.fetchval(_IS_TAKEN, tenant, order.user, _now_us()):
                 raise CredentialRefused(reason=f"{order.user} is a user already, and whoever has its id is heard as it")
         return await self._sign(
-            holder, order.public_key, expires_in=life, name=order.name, issued_by=f"{asker.kind} {asker.user}"
+            holder, order.public_key, expires_in=life, name=order.name, issued_by=_who(asker)
         )  # fmt: skip
 
     def _check_rules(self, asker: Holder) -> None:
@@ -346,6 +357,11 @@ class Credentials:
         jwt = self._keys.ring.user_jwt(holder, public_key, life=life)
         log.info("credential_issued", kind=holder.kind.value, tenant=holder.tenant, user=holder.user, by=issued_by)
         return Issued(jwt=jwt, expires_at=expires_at)
+
+
+def _who(asker: Holder) -> str:
+    """Whoever had a credential issued, as the table names it."""
+    return f"{asker.kind} {asker.user}"
 
 
 def _view(row: asyncpg.Record) -> CredentialView:

@@ -52,7 +52,7 @@ class ListIssued(_Order, frozen=True, kw_only=True, tag="list"):
 
 
 class Revoke(_Order, frozen=True, kw_only=True, tag="revoke"):
-    """Those with this public key, user or name; at least one has to be given."""
+    """Those with this public key, user or name; at least one has to be given. A runner revokes what it had issued."""
 
     public_key: str | None = None
     user: str | None = None
