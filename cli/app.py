@@ -14,6 +14,7 @@ from . import (
     local,
     parts,
     retention,
+    rotation,
     runners,
     schedules,
     workflows,
@@ -56,6 +57,7 @@ app.add_typer(schedules.app, name="schedule")
 images.app.command("test")(image_build.try_image)
 images.app.command("build")(image_build.build)
 app.add_typer(images.app, name="image")
+credentials.app.command("rotate")(rotation.rotate)
 app.add_typer(credentials.app, name="credential")
 audit.app.command("export")(retention.export)
 audit.app.command("archive")(retention.archive)

@@ -84,7 +84,7 @@ class Fold:
         self.answers: list[Answer] = []
         self.claims: list[ClaimDue] = []
         self.resolved: list[ResolvedDue] = []
-        self.superseded: dict[tuple[str, str], Superseded] = {}
+        self.superseded: dict[tuple[str, str, str], Superseded] = {}
         self.lost: list[tuple[str, str, Claim]] = []
         self.heard: set[Id] = set()
         self.starters: dict[Id, str] = {}
@@ -325,7 +325,7 @@ class Fold:
         if decision.note == "refused" and decision.error is not None:
             self._refuse(frame, tenant, record, decision.error)
         elif decision.note == "stale" and source.worker is not None and isinstance(record, Report):
-            self.superseded[tenant, source.worker] = Superseded(
+            self.superseded[tenant, source.worker, record.instance] = Superseded(
                 instance=record.instance, attempt=record.attempt, nonce=record.nonce, reason=reason
             )
         return decision.note, reason

@@ -19,7 +19,7 @@ import msgspec
 from runtara.infra.postgres import PgConnection
 from runtara.protocol.errors import ImageInUse, ImageNotFound, InvalidImage
 from runtara.protocol.ids import check_id
-from runtara.protocol.images import KIND, KINDS, check_image
+from runtara.protocol.images import KIND, KINDS, POOLING, check_image
 from runtara.protocol.messages import ImageView, RegisteredImage, Registration
 from runtara.protocol.records import Image
 
@@ -122,6 +122,10 @@ def _check(image: Image, workflows: Sequence[Registration]) -> None:
         raise InvalidImage(image=image.name, reason="no workflow is named that it runs")
     if len(names) > MAX_WORKFLOWS or len(set(names)) < len(names):
         raise InvalidImage(image=image.name, reason=f"name each workflow once, and at most {MAX_WORKFLOWS}")
+    kinds = {workflow.kind for workflow in workflows if workflow.kind in KINDS} - POOLING
+    if image.isolation == "pool" and kinds:
+        reason = f"a runner of kind {kinds.pop()} keeps no container for many: use isolation instance, or runner docker"
+        raise InvalidImage(image=image.name, reason=reason)
 
 
 def _run_by(image: Image, workflow: Registration) -> Registration:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from runtara.infra.bus import Bus
-from runtara.infra.credentials.keyring import KeyRing
+from runtara.infra.credentials.key_file import KeyFile
 from runtara.infra.credentials.kinds import platform_inbox
 from runtara.infra.lifetime import Service
 from runtara.infra.login import platform_login, tls_of
@@ -21,6 +21,7 @@ from .blob_store import PostgresBlobs
 from .collector import Collector
 from .credentials import Credentials
 from .images import Images
+from .nats_server import check_version
 from .partition import PartitionLoop
 from .platform import Platform
 from .refused_logins import RefusedLogins
@@ -92,14 +93,14 @@ class Engine(Service):
                 "whoever can connect can act as anybody. Set RUNTARA_NATS_KEYS (see `runtara credential init`)",
             )
             return None, None
-        ring = KeyRing.load(Path(settings.nats_keys))
-        bus = await self.enter(await connect_system(settings, ring, name="engine accounts"))
+        keys = KeyFile(Path(settings.nats_keys))
+        bus = await self.enter(await connect_system(settings, keys, name="engine accounts"))
         bus.on_refused.append(self.fail)
-        accounts = Accounts(ring, settings.deployment, bus, pool)
+        accounts = Accounts(keys, settings.deployment, bus, pool)
         self.refused_logins = RefusedLogins(settings.deployment)
         await self.refused_logins.watch(bus)
         await accounts.tell_platform()
-        credentials = Credentials(ring, accounts, pool, settings.deployment, partitions)
+        credentials = Credentials(keys, accounts, pool, settings.deployment, partitions)
         self.spawn(accounts.run(), "accounts")
         self.spawn(credentials.run(), "credentials")
         return accounts, credentials
@@ -114,7 +115,9 @@ class Engine(Service):
             tls=tls_of(settings),
         )
         bus.on_refused.append(self.fail)
-        return await self.enter(bus)
+        await self.enter(bus)
+        check_version(bus)
+        return bus
 
 
 async def _deployment(settings: Settings) -> tuple[str, int]:

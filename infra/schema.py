@@ -324,6 +324,8 @@ credentials: Final = Table(
     Column("issued_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
+    Column("offence", Text),  # what its user did too much of
+    Column("offended_at", BigInteger),
     Index("ix_credentials_user", "tenant", "user_id"),
     Index("ix_credentials_expiry", "tenant", "expires_at"),
 )

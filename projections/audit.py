@@ -1,10 +1,10 @@
 """`verify`: are the chains of the event log whole?
 
 It walks each partition's events in offset order and checks what the writer promised: no gap in the offsets, no gap in
-any instance's versions, every hash, the partition's head, and that a key has one outcome. It names the first event that
-breaks a promise. Values that went aside are read, too: each is what its hash says, or the event that names it is told.
-Whoever can write Postgres can rewrite a whole chain, so a head that was kept elsewhere can be given: the log must still
-contain exactly what that head stands for.
+any instance's versions, every hash, the partition's head, that a key has one outcome, and that a fork's source, where
+it is still in the log, is the one that it was forked from. Values that went aside are read, too: each is what its hash
+says. It names the first event that breaks a promise. Whoever can write Postgres can rewrite a whole chain, so a head
+that was kept elsewhere can be given: the log must still contain exactly what that head stands for.
 
 It reads with cursors, in pages, and holds one small entry an instance, and one a value that went aside.
 """
@@ -36,6 +36,17 @@ SELECT tenant, instance, key, min("offset") AS "offset", min(version) AS version
         )
     ) AS outcomes WHERE key IS NOT NULL
 ) AS numbered WHERE n > 1 GROUP BY tenant, instance, key ORDER BY "offset" LIMIT $2
+"""
+# Both may lie in any partitions. A source of which nothing is left was archived, or is missed by its partition's head.
+_OTHER_SOURCES: Final = """
+SELECT f."offset", f.tenant, f.instance, f.version, f.source, f.source_version, s.hash IS NULL AS is_gone
+FROM (
+    SELECT *, data->>'source' AS source, (data->>'version')::int AS source_version, data->>'source_hash' AS source_hash
+    FROM events WHERE partition = $1 AND version = 2 AND type = 'InstanceForked'
+) AS f LEFT JOIN events s ON (s.tenant, s.instance, s.version) = (f.tenant, f.source, f.source_version)
+WHERE f.source_hash IS NOT NULL AND encode(s.hash, 'hex') IS DISTINCT FROM f.source_hash
+    AND EXISTS (SELECT FROM events WHERE (tenant, instance) = (f.tenant, f.source))
+ORDER BY f."offset" LIMIT $2
 """
 _PARTITIONS: Final = "SELECT id, head, head_hash FROM partitions ORDER BY id"
 
@@ -116,6 +127,7 @@ async def _walked(
     retired = await connection.fetchval(_RETIRED_EVENTS, partition["id"])
     walk.finish(partition["head"], partition["head_hash"], int(retired))
     walk.second_outcomes(await connection.fetch(_SECOND_OUTCOMES, partition["id"], MAX_FINDINGS))
+    walk.other_sources(await connection.fetch(_OTHER_SOURCES, partition["id"], MAX_FINDINGS))
     return walk
 
 

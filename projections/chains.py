@@ -139,6 +139,13 @@ class Walk:
         for row in rows:
             self._find(f"key {row['key']!r} has an outcome already", place_of(row))
 
+    def other_sources(self, rows: list[asyncpg.Record]) -> None:
+        """Forks whose source is not, or no longer, what they were forked from."""
+        for row in rows:
+            source, version = row["source"], row["source_version"]
+            now = "is not in the log any more" if row["is_gone"] else "is another event now"
+            self._find(f"it was forked from version {version} of {source}, which {now}", place_of(row))
+
     def _advance(self, hash: bytes) -> None:
         self.head = next_head(self.head, hash)
         self.offset += 1

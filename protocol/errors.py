@@ -16,6 +16,7 @@
     │   └── TooManySignals, ChildTooDeep
     ├── Unavailable                 try again later; says what is not reachable
     │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed, DockerUnreachable
+    │   ├── UnfitServer
     │   └── JournalLost, StreamMissing, JournalMismatch, PartitionLost
     ├── DataLost                    what was stored is gone, or is not what was stored
     │   └── BlobMissing, BlobCorrupt
@@ -377,6 +378,12 @@ class DockerUnreachable(Unavailable):
         "no Docker Engine answers ({reason}); start it, or name one with DOCKER_HOST "
         "(its socket is open to root and the group docker)"
     )
+    reason: str
+
+
+class UnfitServer(Unavailable):
+    template = "the NATS server at {server} cannot be used: {reason}"
+    server: str
     reason: str
 
 

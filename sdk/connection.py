@@ -19,7 +19,7 @@ from runtara.infra.login import CredentialLogin, Login, tls_of
 from runtara.infra.logs import logger
 from runtara.infra.nats_client import Handler
 from runtara.infra.settings import Settings
-from runtara.protocol.credentials import Issued, Kind
+from runtara.protocol.credentials import Issued, Kind, Revoke
 from runtara.protocol.errors import PlatformUnreachable
 from runtara.protocol.ids import partition_of
 from runtara.protocol.messages import Info
@@ -146,6 +146,12 @@ class Connection:
         )  # fmt: skip
         issued = await ask_over(self.bus, self._settings, login.credential, order, Issued)
         return Credential.of(issued.jwt, key)
+
+    async def revoke(self, user: str) -> None:
+        """Have what was issued to `user` by way of this connection revoked. Raises as `issue` does."""
+        login = self.login
+        if isinstance(login, CredentialLogin) and login.credential.holder is not None:
+            await ask_over(self.bus, self._settings, login.credential, Revoke(user=user), list[str])
 
 
 async def retried(deadline: float | None, attempt: Callable[[], Awaitable[T]]) -> T:

@@ -66,6 +66,8 @@ def upgrade() -> None:
         sa.Column("issued_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.Column("revoked_at", sa.BigInteger(), nullable=True),
+        sa.Column("offence", sa.Text(), nullable=True),
+        sa.Column("offended_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("public_key"),
     )
     op.create_index("ix_credentials_expiry", "credentials", ["tenant", "expires_at"], unique=False)
