@@ -2,7 +2,8 @@
 
     RuntaraError
     ├── BadInput                    the caller's mistake; nothing was done
-    │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting, InvalidSchedule, InvalidImage
+    │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting, InvalidSchedule, InvalidImage,
+    │   │   InvalidConnection
     │   ├── KeyNeeded, DuplicateKey, KeyMismatch
     │   ├── StateTooLarge, StateNotRepresentable
     │   └── WrongColour, NoContext
@@ -13,10 +14,11 @@
     │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
     │   ├── ImageNotFound, ImageInUse, ImageFailed
     │   ├── CredentialRefused, CredentialNotFound
+    │   ├── ConnectionNotFound, ConnectionNotAllowed
     │   └── TooManySignals, ChildTooDeep
     ├── Unavailable                 try again later; says what is not reachable
     │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed, DockerUnreachable
-    │   └── JournalLost, StreamMissing, JournalMismatch, PartitionLost
+    │   └── JournalLost, StreamMissing, JournalMismatch, PartitionLost, SealingKeyMissing
     ├── InternalError               ours; carries the id under which the log has it
     └── ExecutionFailed             a workflow's or a step's own outcome
         ├── StepFailed, StepTimeout
@@ -118,6 +120,14 @@ class InvalidSchedule(BadInput):
 class InvalidImage(BadInput):
     template = "image {image} cannot be used: {reason}"
     image: str
+    reason: str
+
+
+class InvalidConnection(BadInput):
+    """`reason` names fields, never their values."""
+
+    template = "connection {connection} cannot be kept: {reason}"
+    connection: str
     reason: str
 
 
@@ -327,6 +337,25 @@ class CredentialNotFound(Refused):
     tenant: str
 
 
+class ConnectionNotFound(Refused):
+    template = (
+        "there is no connection {connection!r} in tenant {tenant!r}; `runtara connections set {connection} --type …` "
+        "makes it"
+    )
+    connection: str
+    tenant: str
+
+
+class ConnectionNotAllowed(Refused):
+    template = (
+        "{instance} may not use the connection {connection!r}: {reason}; name it where the workflow is made, "
+        "@workflow(connections=({connection!r},))"
+    )
+    instance: str
+    connection: str
+    reason: str
+
+
 class DataInUse(Refused):
     template = "{folder} is in use by another `runtara dev` (pid {pid}); stop it, or choose another folder with --data"
     folder: str
@@ -395,6 +424,14 @@ class JournalMismatch(Unavailable):
         "`runtara engine --accept-journal-loss`"
     )
     stream: str
+    reason: str
+
+
+class SealingKeyMissing(Unavailable):
+    template = (
+        "{reason}; give the engines the key that sealed them, in RUNTARA_CONNECTIONS_KEY (a new key goes before it) or "
+        "in the file connections.key beside their other keys"
+    )
     reason: str
 
 
