@@ -25,7 +25,7 @@ from runtara.protocol.connections import check_connection
 from runtara.protocol.errors import (
     ConnectionNotAllowed,
     ConnectionNotFound,
-    InvalidConnection,
+    Refused,
     SealingKeyMissing,
 )
 from runtara.protocol.ids import check_id
@@ -66,7 +66,7 @@ class Connections:
         self._keys = keys
 
     async def set(self, tenant: str, request: SetConnection) -> ConnectionView:
-        """Raises `InvalidId`, `InvalidConnection`, `SealingKeyMissing`, `InvalidSetting`."""
+        """Raises `InvalidId`, `InvalidConnection`, `Refused`, `SealingKeyMissing`, `InvalidSetting`."""
         name, type, now = request.name, request.type, time.time_ns() // 1_000
         check_connection(name, type, request.fields)
         if request.actor is not None:
@@ -74,7 +74,7 @@ class Connections:
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(_LOCK)
             if await connection.fetchval(_COUNT, tenant, name) >= MAX_CONNECTIONS:
-                raise InvalidConnection(connection=name, reason=f"tenant {tenant} has {MAX_CONNECTIONS:,} already")
+                raise Refused(reason=f"tenant {tenant} has {MAX_CONNECTIONS:,} connections already; delete some")
             key = await _sealing_key(connection, self._keys)
             sealed = key.seal(bytes(request.fields), (tenant, name, type))
             await connection.execute(_SET, tenant, name, type, sealed, key.id, now, request.actor)

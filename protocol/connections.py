@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Raw
 
-from .errors import InvalidConnection, InvalidId
+from .errors import BadInput, InvalidConnection, InvalidId
 from .frames import too_deep
 from .ids import check_id, is_id
 from .limits import MAX_CONNECTION_BYTES, MAX_CONNECTION_FIELDS, MAX_NESTING, MAX_WORKFLOW_CONNECTIONS
@@ -23,16 +23,15 @@ def check_connection(name: str, type: str, fields: Raw) -> None:
         raise InvalidId(kind="type of a connection", value=repr(type)[:80])
     problem = _problem(fields)
     if problem is not None:
-        raise InvalidConnection(connection=name, reason=problem)
+        raise InvalidConnection(type=type, reason=problem)
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The connections that a workflow may open. Raises `InvalidId`, `InvalidConnection`."""
+    """The connections that a workflow may open. Raises `InvalidId`, `BadInput`."""
     for name in names:
         check_id(name, "connection")
     if len(names) > MAX_WORKFLOW_CONNECTIONS:
-        reason = f"a workflow names {len(names)}; the limit is {MAX_WORKFLOW_CONNECTIONS}"
-        raise InvalidConnection(connection=names[0], reason=reason)
+        raise BadInput(reason=f"a workflow names {len(names)} connections; the limit is {MAX_WORKFLOW_CONNECTIONS}")
     return tuple(dict.fromkeys(names))
 
 

@@ -59,7 +59,7 @@ class Connections:
         try:
             text = Raw(encode(dict(fields), key=name))
         except (StateNotRepresentable, StateTooLarge) as exc:
-            raise InvalidConnection(connection=name, reason="its fields must be plain JSON values") from exc
+            raise InvalidConnection(type=type, reason="its fields must be plain JSON values") from exc
         check_connection(name, type, text)
         request = SetConnection(name=name, type=type, fields=text, actor=self._actor)
         return await self._api.call("set_connection", request, ConnectionView)

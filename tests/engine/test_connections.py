@@ -16,6 +16,7 @@ from runtara.engine.connections import seal_again
 from runtara.infra.sealing import FILE, SealingKeys
 from runtara.infra.settings import Settings
 from runtara.protocol.errors import (
+    BadInput,
     ConnectionNotAllowed,
     ConnectionNotFound,
     InstanceNotFound,
@@ -298,7 +299,7 @@ async def test_a_bad_question_gets_a_clear_answer(platform: Peer, verb: str, que
 async def test_a_registration_names_only_what_can_be_one(platform: Peer) -> None:
     with pytest.raises(InvalidId, match="connection"):
         await register(platform, "sync", "a.b")
-    with pytest.raises(InvalidConnection, match="names 33"):
+    with pytest.raises(BadInput, match="names 33"):
         await register(platform, "sync", *(f"c{n}" for n in range(33)))
     image = Image(name="box", version=1, reference="box:1")
     boxed = Registration(workflow="boxed", options=Options(connections=("a.b",)))
