@@ -28,6 +28,8 @@ from runtara.protocol.errors import (
     StartConflict,
     TooManySignals,
     Unavailable,
+    UnknownAgent,
+    UnknownCapability,
     UnknownKey,
     UnknownWorkflow,
 )
@@ -44,6 +46,8 @@ _CODES: Final[tuple[tuple[type[RuntaraError], int], ...]] = (
     (InstanceNotFound, NOT_FOUND),
     (UnknownWorkflow, NOT_FOUND),
     (UnknownKey, NOT_FOUND),
+    (UnknownAgent, NOT_FOUND),
+    (UnknownCapability, NOT_FOUND),
     (ScheduleNotFound, NOT_FOUND),
     (ScheduleConflict, CONFLICT),
     (ImageNotFound, NOT_FOUND),

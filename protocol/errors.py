@@ -3,6 +3,7 @@
     RuntaraError
     ├── BadInput                    the caller's mistake; nothing was done
     │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting, InvalidSchedule, InvalidImage
+    │   ├── InvalidAgent, InvalidConnection
     │   ├── KeyNeeded, DuplicateKey, KeyMismatch
     │   ├── StateTooLarge, StateNotRepresentable
     │   └── WrongColour, NoContext
@@ -12,6 +13,7 @@
     │   ├── ScheduleConflict, ScheduleNotFound
     │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
     │   ├── ImageNotFound, ImageInUse, ImageFailed
+    │   ├── UnknownAgent, UnknownCapability
     │   ├── CredentialRefused, CredentialNotFound
     │   └── TooManySignals, ChildTooDeep
     ├── Unavailable                 try again later; says what is not reachable
@@ -22,6 +24,7 @@
         ├── StepFailed, StepTimeout
         ├── WorkflowFailed, WorkflowTimeout, WorkflowCancelled, CompensationFailed
         ├── ChildFailed, ChildCancelled
+        ├── AgentError (in `agents/errors.py`)
         └── SignalTimeout (also a TimeoutError)
 
     Stopped (BaseException)         an instance must leave its process; not an error, and not for `except Exception`
@@ -118,6 +121,18 @@ class InvalidSchedule(BadInput):
 class InvalidImage(BadInput):
     template = "image {image} cannot be used: {reason}"
     image: str
+    reason: str
+
+
+class InvalidAgent(BadInput):
+    template = "agent {agent} cannot be used: {reason}"
+    agent: str
+    reason: str
+
+
+class InvalidConnection(BadInput):
+    template = "no connection of type {type}: {reason}"
+    type: str
     reason: str
 
 
@@ -309,6 +324,19 @@ class ImageFailed(Refused):
     template = "image {image}: {reason}"
     image: str
     reason: str
+
+
+class UnknownAgent(Refused):
+    template = "there is no agent {agent!r}{hint}; `runtara agents list` shows them all"
+    agent: str
+    hint: str
+
+
+class UnknownCapability(Refused):
+    template = "agent {agent} has no capability {capability!r}{hint}; `runtara agents show {agent}` lists its own"
+    agent: str
+    capability: str
+    hint: str
 
 
 class NotAllowed(Refused):

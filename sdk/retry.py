@@ -13,7 +13,10 @@ MAX_RETRY_AFTER: Final = timedelta(days=365)  # whoever asks for more has sent a
 
 
 class Permanent(Exception):
-    """Raise it (or a subclass) in a step whose failure no further try can cure."""
+    """Raise it (or a subclass) in a step whose failure no further try can cure.
+
+    Any other exception with an attribute `permanent` that is True does the same.
+    """
 
 
 class RetryAfter(Exception):
@@ -86,7 +89,7 @@ class Retry:
         return (wait if wait is None or asked is None else max(wait, asked)), tries
 
     def is_permanent(self, error: BaseException) -> bool:
-        return isinstance(error, (Permanent, *self.permanent))
+        return isinstance(error, (Permanent, *self.permanent)) or getattr(error, "permanent", None) is True
 
 
 def asked_for(error: BaseException) -> timedelta | None:

@@ -86,3 +86,14 @@ def test_any_error_may_say_when_to_come_again_and_what_makes_no_sense_says_nothi
     error.retry_after = asked  # type: ignore[attr-defined]
     expected = MAX_RETRY_AFTER if seconds is None else None if seconds < 0 else timedelta(seconds=seconds)
     assert asked_for(error) == expected
+
+
+def test_an_error_that_calls_itself_permanent_is_not_tried_again() -> None:
+    class Gone(Exception):
+        permanent = True
+
+    class Perhaps(Exception):
+        permanent = "perhaps"
+
+    assert Retry().wait_after(Gone(), Tries(1, 0))[0] is None
+    assert Retry().wait_after(Perhaps(), Tries(1, 0))[0] is not None
