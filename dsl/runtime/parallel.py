@@ -23,8 +23,8 @@ async def together(*branches: Coroutine[Any, Any, None]) -> None:
         _raise_first(failures)
 
 
-async def by_readiness(first: Targets, steps: Mapping[str, tuple[StepFunction, Targets]]) -> None:
-    """Run `steps` in parallel as far as their order allows.
+async def by_readiness(first: Targets, steps: Mapping[str, tuple[StepFunction, Targets]]) -> set[str]:
+    """Run `steps` in parallel as far as their order allows. Gives the places that were gone on to.
 
     Args:
         first: where it begins.
@@ -43,11 +43,11 @@ async def by_readiness(first: Targets, steps: Mapping[str, tuple[StepFunction, T
     def arrive(targets: Iterable[str], chosen: set[str]) -> None:
         """Each of `targets` has one way in less to wait for."""
         for target in targets:
+            if target in chosen:
+                taken.add(target)
             if target not in steps:
                 continue
             ways_in[target] -= 1
-            if target in chosen:
-                taken.add(target)
             if ways_in[target] == 0 and target in taken:
                 group.create_task(run(target))
             elif ways_in[target] == 0:
@@ -58,6 +58,7 @@ async def by_readiness(first: Targets, steps: Mapping[str, tuple[StepFunction, T
             arrive(first, set(first))
     except BaseExceptionGroup as failures:
         _raise_first(failures)
+    return taken
 
 
 def _raise_first(failures: BaseExceptionGroup[BaseException]) -> NoReturn:
