@@ -8,10 +8,35 @@ and merges are then those of what remains when the edges that close a circle are
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from .model import ON_ERROR, Edge, ErrorStep, FinishStep, Graph
+from .model import (
+    DEFAULT_ROUTE,
+    ON_ERROR,
+    ConditionalStep,
+    Edge,
+    ErrorStep,
+    FinishStep,
+    Graph,
+    Step,
+    SwitchStep,
+)
+
+BRANCHES = ("true", "false")
 
 EXIT = None
 """Where branches meet that do not meet at a step: the end of the graph."""
+
+
+def labels_of(step: Step) -> tuple[str | None, ...]:
+    """The labels by which a step goes on when it has finished; None is the normal way. Ending steps have none."""
+    match step:
+        case FinishStep() | ErrorStep():
+            return ()
+        case ConditionalStep():
+            return BRANCHES
+        case SwitchStep() if step.routes:
+            return (*sorted(step.routes), DEFAULT_ROUTE)
+        case _:
+            return (None,)
 
 
 class Order:
@@ -137,12 +162,16 @@ class Order:
         """
         return self._merges[id]
 
+    def open_labels(self, id: str) -> tuple[str | None, ...]:
+        """The labels by which a step may go on where no edge is sure to be taken: there the graph ends, with null."""
+        step = self.graph.steps[id]
+        decides = isinstance(step, ConditionalStep)  # by its own condition: its edges need none
+        sure = {edge.label for edge in self._out[id] if edge.condition is None or decides}
+        return tuple(label for label in labels_of(step) if label not in sure)
+
     def ends(self, id: str) -> bool:
-        """Whether the graph may end after this step without failing: it is a Finish, or nothing need follow it."""
-        step, edges = self.graph.steps[id], self._out[id]
-        if isinstance(step, ErrorStep):
-            return False
-        return isinstance(step, FinishStep) or not any(edge.label != ON_ERROR for edge in edges)
+        """Whether the graph may end after this step without failing."""
+        return isinstance(self.graph.steps[id], FinishStep) or bool(self.open_labels(id))
 
     @cached_property
     def fails_only(self) -> frozenset[str]:
@@ -150,8 +179,7 @@ class Order:
         found: set[str] = set()
         for id in reversed(self.order):
             after = [edge.to_step for edge in self._forward_out(id)]
-            doomed = bool(after) and all(target in found for target in after) and not self.ends(id)
-            if doomed or isinstance(self.graph.steps[id], ErrorStep):
+            if not self.ends(id) and all(target in found for target in after):
                 found.add(id)
         return frozenset(found)
 
