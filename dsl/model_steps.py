@@ -1,18 +1,15 @@
-"""The steps of a graph, one class a `stepType`. Times are in milliseconds; a subgraph is a `model.Graph`."""
+"""Graphs and their steps, one class a `stepType`; they hold each other. Times are in milliseconds."""
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
 from pydantic_core import PydanticCustomError
 
 from .model_base import Model
 from .model_conditions import Condition, MatchOperator
-from .model_schema import Schema
+from .model_schema import Schema, Variable
 from .model_values import InputMapping, Value, as_value, literal_or_value
-
-if TYPE_CHECKING:
-    from .model import Graph
 
 MAX_ID: Final = 128  # characters of a step's id: it is a part of keys, which have 1,024
 MAX_MS: Final = 10 * 365 * 24 * 3600 * 1000  # ten years: longer is a mistake in the unit
@@ -294,3 +291,44 @@ Step = Annotated[
     | ErrorStep,
     Field(discriminator="step_type"),
 ]
+
+ON_ERROR = "onError"
+DEFAULT_ROUTE = "default"
+
+Label = Annotated[str | None, BeforeValidator(lambda raw: None if raw in ("", "next") else raw)]
+
+
+class Edge(Model):
+    """A way from a step to the next. `label` is None on the normal way."""
+
+    from_step: str
+    to_step: str
+    label: Label = None
+    condition: Condition | None = None
+    priority: StrictInt | None = Field(default=None, description="of conditional edges; the highest is tried first")
+
+
+class Graph(Model):
+    """Steps and the edges between them."""
+
+    name: str | None = None
+    description: str | None = None
+    steps: dict[str, Step]
+    entry_point: str = Field(default="", description="may be left out where exactly one step has no incoming edge")
+    execution_plan: list[Edge] = Field(default_factory=list)
+    variables: dict[str, Variable] = Field(default_factory=dict)
+    input_schema: Schema = Field(default_factory=dict)
+    output_schema: Schema = Field(default_factory=dict)
+    durable: StrictBool = True
+    rate_limit_budget_ms: Milliseconds = 60_000
+    execution_timeout_seconds: Annotated[StrictInt, Field(gt=0, le=10 * 365 * 24 * 3600)] | None = None
+    track_events: StrictBool = False
+
+    notes: JsonValue = Field(default=None, description="of editors; carried, not read")
+    nodes: JsonValue = Field(default=None, description="of editors; carried, not read")
+    edges: JsonValue = Field(default=None, description="of editors; carried, not read")
+
+
+for _step in (SplitStep, WhileStep, WaitForSignalStep):
+    _step.model_rebuild()
+Graph.model_rebuild()

@@ -49,13 +49,14 @@ class Parsed:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """What could be read of `document`. `at` is the graph's place in it, `broken` are those of steps of which something
-    was taken out, `unsure` those of graphs whose edges or steps are not all there."""
+    was taken out, `lost` those of which nothing is left, `unsure` those of graphs whose edges are not all there."""
 
     document: object
     graph: Graph | None
     at: Place
     problems: list[Problem]
     broken: set[Place]
+    lost: set[Place]
     unsure: set[Place]
 
 
@@ -87,6 +88,7 @@ class _Reader:
         self._document = document
         self._problems: list[Problem] = []
         self._broken: set[Place] = set()
+        self._lost: set[Place] = set()
         self._unsure: set[Place] = set()
 
     def reading(self, graph: Graph | None, *, at: Place = ()) -> Reading:
@@ -96,6 +98,7 @@ class _Reader:
             at=at,
             problems=self._problems,
             broken=self._broken,
+            lost=self._lost,
             unsure=self._unsure,
         )
 
@@ -148,7 +151,10 @@ class _Reader:
         step = self._readable_step(id, raw, at=at, name=name)
         if step is None or len(errors(self._problems)) > before:
             self._broken.add(at)
-        return step if step is not None else LogStep.model_construct(id=id, message="")
+        if step is None:
+            self._lost.add(at)
+            return LogStep.model_construct(id=id, message="")
+        return step
 
     def _readable_step(self, id: str, raw: object, *, at: Place, name: str) -> BaseStep | None:
         if not isinstance(raw, dict):

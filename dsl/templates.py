@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 import orjson
-from jinja2 import ChainableUndefined, Template, TemplateError
+from jinja2 import ChainableUndefined, Template, TemplateError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -91,6 +91,11 @@ def render(text: str, roots: Mapping[str, object]) -> str:
         raise TemplateFailed(text=text, reason=exc.message or type(exc).__name__) from exc
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as exc:
         raise TemplateFailed(text=text, reason=f"{type(exc).__name__}: {exc}") from exc
+
+
+def syntax(text: str) -> nodes.Template:
+    """The template's syntax tree. Raises `TemplateSyntaxError`."""
+    return _environment.parse(text)
 
 
 @lru_cache(maxsize=_CACHED)
