@@ -13,6 +13,7 @@ from typing import Final
 
 import orjson
 
+from runtara.agents.registry import registry
 from runtara.protocol.errors import BadInput
 from runtara.protocol.ids import check_id
 
@@ -21,6 +22,7 @@ from .model import Graph
 from .parse import parse
 from .problems import Problem, errors
 from .runtime import JsonWorkflow
+from .validate import validate
 
 MODULES: Final = "runtara_json_workflows"
 MAX_FILE_BYTES: Final = 16_777_216  # a document that is larger holds data, which belong into its input
@@ -49,10 +51,11 @@ class InvalidDocument(BadInput):
 def graph_of(document: object, *, id: str) -> Graph:
     """The checked graph. Raises `InvalidDocument`, `InvalidId`."""
     check_id(id, "workflow")
-    parsed = parse(document, id=id)
-    if parsed.graph is None:
-        raise InvalidDocument(id, parsed.problems)
-    return parsed.graph
+    problems = validate(document, id=id, agents=registry())
+    graph = parse(document, id=id).graph
+    if errors(problems) or graph is None:
+        raise InvalidDocument(id, problems)
+    return graph
 
 
 def load_workflow(document: object, *, id: str) -> JsonWorkflow:

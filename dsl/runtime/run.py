@@ -50,14 +50,14 @@ class Run:
 
     def inner(
         self, data: object, variables: Mapping[str, object], *, index: int | None = None, durable: bool = True,
-        extras: Mapping[str, object] | None = None, steps: Mapping[str, object] | None = None,
+        steps: Mapping[str, object] | None = None, **roots: object,
     ) -> "Run":  # fmt: skip
-        """The run of a body. `index`: of the item or turn; `extras`: roots that it has besides the usual ones."""
+        """The run of a body. `index`: of the item or turn; `roots`: what it can read besides, `item` or `loop`."""
         run = Run.__new__(Run)
         run.ctx, run.definition, run.inputs = self.ctx, self.definition, self.inputs
         run.durable = self.durable and durable
         run.indices = self.indices if index is None else (*self.indices, index)
-        run.extras = extras or {}
+        run.extras = {**self.extras, **roots}
         run.steps = dict(steps or {})
         run.scope = run._scope(data, variables)
         return run
@@ -186,7 +186,7 @@ class Run:
 
             def of_item(index: int, item: object) -> Coroutine[Any, Any, Any]:
                 known = {**given, "_index": index, "_item": item}
-                return self.inner(item, known, index=index, durable=durable, extras={"item": item}).graph(body)
+                return self.inner(item, known, index=index, durable=durable, item=item).graph(body)
 
             return await split_items(self.ctx, step.key, found, of_item, options)
 
@@ -206,7 +206,7 @@ class Run:
             def turn(index: int, loop: dict[str, object]) -> Coroutine[Any, Any, Any]:
                 known = {**found, "_index": index, "_loop": loop, "_previousOutputs": loop["outputs"]}
                 data = self.scope.roots["data"]
-                return self.inner(data, known, index=index, durable=durable, extras={"loop": loop}).graph(body)
+                return self.inner(data, known, index=index, durable=durable, loop=loop).graph(body)
 
             return await turn_by_turn(self.ctx, step.key, goes_on, turn, LoopOptions(max_iterations, timeout_ms))
 
@@ -235,7 +235,7 @@ class Run:
             if on_wait is not None:
                 data, variables = self.scope.roots["data"], cast(dict[str, object], self.scope.roots["variables"])
                 known = {**variables, "_signal_id": signal}
-                await self.inner(data, known, extras=self.extras, steps=self.steps).graph(on_wait)
+                await self.inner(data, known, steps=self.steps).graph(on_wait)
 
         async def work(found: dict[str, Any]) -> object:
             wait = SignalWait(
