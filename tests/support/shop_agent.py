@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from runtara.agents import Inputs, Outputs, agent, capability
+from runtara.agents import AgentError, Inputs, Outputs, agent, capability
 from runtara.agents.connections import HttpBearer
 from runtara.agents.registry import Registry
 
@@ -35,6 +35,16 @@ class Shop:
     def pay(self, inputs: Order, connection: HttpBearer) -> Receipt:
         """Pay for it."""
         return Receipt(id=f"p-{inputs.sku}", lines=[], total=0)
+
+    @capability("refuse", errors=("SOLD_OUT",), inline=True)
+    def refuse(self, inputs: Order) -> Receipt:
+        """Fail for good."""
+        raise AgentError("SOLD_OUT", f"there is no {inputs.sku!r}", attributes={"sku": inputs.sku})
+
+    @capability("stumble", errors=("BUSY",), inline=True)
+    def stumble(self, inputs: Order) -> Receipt:
+        """Fail in a way that is worth another try."""
+        raise AgentError("BUSY", "try again", category="transient")
 
 
 def shop_registry() -> Registry:
