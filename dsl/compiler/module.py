@@ -5,9 +5,15 @@ passes a strict type checker, and names only what it imports.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
+from runtara.protocol.ids import is_id
+
 from ..model import AgentStep, Graph, SplitStep, WaitForSignalStep, WhileStep
+from ..model_schema import Variable
+from ..model_values import Immediate, Reference
+from ..paths import Path
 from .graphs import GraphCode
 from .printing import Call, Node, Raw, Text, literal, printed, texts
 from .values import fields
@@ -116,7 +122,7 @@ def connections_of(graph: Graph) -> set[str]:
     for step in graph.steps.values():
         match step:
             case AgentStep():
-                found |= {step.connection_id} if step.connection_id else set()
+                found |= _named(step, graph.variables)
             case SplitStep() | WhileStep():
                 found |= connections_of(step.subgraph)
             case WaitForSignalStep() if step.on_wait is not None:
@@ -124,3 +130,16 @@ def connections_of(graph: Graph) -> set[str]:
             case _:
                 pass
     return found
+
+
+def _named(step: AgentStep, constants: Mapping[str, Variable]) -> set[str]:
+    """The connection that a step is given, as far as that is known before it runs; another one is refused then."""
+    name: object = step.connection_id
+    match step.connection_ref:
+        case Immediate(value=found):
+            name = found
+        case Reference(path=Path(root="variables", parts=(str() as variable,))) if variable in constants:
+            name = constants[variable].value
+        case _:
+            pass
+    return {name} if isinstance(name, str) and is_id(name) else set()

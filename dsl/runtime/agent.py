@@ -14,7 +14,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 from runtara.agents import AgentError, calls
+from runtara.agents.connections import Connection, parse_connection
 from runtara.agents.registry import registry
+from runtara.protocol.errors import InvalidConnection
+from runtara.protocol.ids import is_id
+from runtara.sdk.connections import connection as opened
 from runtara.sdk.context import Context
 from runtara.sdk.retry import Retry, Tries
 from runtara.sdk.step import step
@@ -22,6 +26,7 @@ from runtara.sdk.step import step
 from .errors import StepError, agent_error
 
 MAX_RETRY_DELAY: Final = timedelta(minutes=5)  # the delay doubles with each try, up to this, unless it begins above it
+INVALID_CONNECTION: Final = "STEP_INVALID_CONNECTION"
 _CACHED: Final = 4_096
 Attempt = Callable[[Mapping[str, object], object], Coroutine[Any, Any, Any]]
 
@@ -91,9 +96,12 @@ async def _try(call: AgentCall, inputs: Mapping[str, object], connection: object
         raise agent_error(exc) from exc
 
 
-async def _resolved(connection: object) -> Any:
-    if not isinstance(connection, str) or not connection:
-        raise AgentError("STEP_INVALID_CONNECTION", "the name of a connection is a text")
-    from runtara.agents.resolve import resolve  # only a step with a connection needs the platform's answer
-
-    return await resolve(connection)
+async def _resolved(name: object) -> Connection:
+    """What the platform answers, or this process has known for less than a minute. It is recorded nowhere."""
+    if not isinstance(name, str) or not is_id(name):
+        raise AgentError(INVALID_CONNECTION, "the name of a connection is a text of letters, digits, '_' or '-'")
+    found = await opened(name)
+    try:
+        return parse_connection(found.type, found.fields)
+    except InvalidConnection as exc:
+        raise AgentError(INVALID_CONNECTION, f"connection {name}: {exc}") from None

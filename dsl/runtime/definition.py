@@ -52,6 +52,7 @@ class JsonWorkflow(Workflow[..., Any]):
         seconds = definition.timeout_seconds
         super().__init__(
             fn, name=definition.id, timeout=None if seconds is None else timedelta(seconds=seconds),
+            connections=definition.connections,
         )  # fmt: skip
         self.definition = definition
         self.description = definition.description

@@ -202,15 +202,16 @@ class Run:
         def goes_on(loop: dict[str, object]) -> bool:
             return holds(condition, self.scope.with_roots(loop=loop))
 
-        async def work(found: dict[str, object]) -> object:
+        async def work(_: object) -> object:
             def turn(index: int, loop: dict[str, object]) -> Coroutine[Any, Any, Any]:
-                known = {**found, "_index": index, "_loop": loop, "_previousOutputs": loop["outputs"]}
+                given = resolve_inputs(variables or {}, self.scope.with_roots(loop=loop))
+                known = {**given, "_index": index, "_loop": loop, "_previousOutputs": loop["outputs"]}
                 data = self.scope.roots["data"]
                 return self.inner(data, known, index=index, durable=durable, loop=loop).graph(body)
 
             return await turn_by_turn(self.ctx, step.key, goes_on, turn, LoopOptions(max_iterations, timeout_ms))
 
-        await self._perform(step, variables or {}, work, as_inputs=True, breakpoint=breakpoint)
+        await self._perform(step, None, work, breakpoint=breakpoint)
 
     # steps that wait
 
