@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
 from runtara.agents.registry import registry
 from runtara.dsl.compiler import compile_workflow
 from runtara.dsl.load import graph_of, load_workflow
+from runtara.dsl.problems import errors
+from runtara.dsl.validate import validate
 from runtara.sdk.testing import assert_crash_safe
 from runtara.sdk.testing.effects import Effects
 from tests.support.documents import CHILDREN, inputs, workflows
@@ -43,6 +45,7 @@ def _shop() -> Iterator[None]:
 @given(document=workflows(max_steps=30))
 @settings(max_examples=60, deadline=None, suppress_health_check=SLOWLY)
 def test_what_validates_compiles(document: dict[str, Any]) -> None:
+    assume(not errors(validate(document, id="made-up", agents=registry())))
     source = compile_workflow(graph_of(document, id="made-up"), id="made-up")
     compile(source, "made-up", "exec")
     assert source == compile_workflow(graph_of(document, id="made-up"), id="made-up")
@@ -50,6 +53,7 @@ def test_what_validates_compiles(document: dict[str, Any]) -> None:
 
 
 def crash(document: dict[str, Any], data: dict[str, Any]) -> None:
+    assume(not errors(validate(document, id="made-up", agents=registry())))
     children = [load_workflow(child, id=id) for id, child in CHILDREN.items()]
     workflow = load_workflow(document, id="made-up")
     asyncio.run(assert_crash_safe(workflow, data, effects=EFFECTS, hosts=children))
@@ -63,6 +67,6 @@ def test_a_crash_at_any_record_changes_nothing(document: dict[str, Any], data: d
 
 @pytest.mark.slow
 @given(document=workflows(max_steps=10), data=inputs)
-@settings(max_examples=40, deadline=None, suppress_health_check=SLOWLY)
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOWLY)
 def test_a_crash_at_any_record_of_larger_ones_changes_nothing(document: dict[str, Any], data: dict[str, Any]) -> None:
     crash(document, data)
