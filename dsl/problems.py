@@ -99,6 +99,7 @@ CODES: Final[dict[str, Code]] = {
     "E207": Code("CyclicEdges", "edges that lead back to where they came from; loops are While steps"),
     "E208": Code("InvalidTemplate", "a template that Jinja2 cannot read"),
     "E209": Code("ConflictingDestinations", "two inputs that are mapped to the same place"),
+    "E210": Code("DuplicateKey", "a name that an object of the file has twice: one of the two would be lost"),
     "W003": Code("DanglingStep", "nothing follows the step, and it is no Finish: the result is null"),
     "W020": Code("UnknownInputField", "the capability has no input of this name"),
     "W030": Code("ManyRetries", "more than 50 retries"),

@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 
+from runtara.dsl.files import parse_text
 from runtara.dsl.problems import CODES, Problem, Severity
 from runtara.dsl.validate import validate
 from tests.support.shop_agent import shop_registry
@@ -57,6 +58,7 @@ TELLS: Final[dict[str, tuple[str, str | None, str | None]]] = {
     "E207": ("/executionPlan", None, None),
     "E208": ("/steps/end/inputMapping/x/value", "end", None),
     "E209": ("/steps/end/inputMapping/body.id", "end", None),
+    "E210": ("", None, None),
     "W003": ("/steps/a", "a", None),
     "W020": ("/steps/order/inputMapping/amonut", "order", "amount"),
     "W030": ("/steps/order/maxRetries", "order", None),
@@ -77,10 +79,9 @@ TELLS: Final[dict[str, tuple[str, str | None, str | None]]] = {
 
 def problems_of(file: str, code: str) -> tuple[Problem, ...]:
     """Of a file; only E124 takes it for certain that a child which is not there does not exist."""
-    document = json.loads((FILES / f"{file}.json").read_text())
-    return validate(
-        document, id=file, agents=shop_registry(), children=CHILDREN, children_complete=code.startswith("E124")
-    )
+    document, problems = parse_text((FILES / f"{file}.json").read_text())
+    found = validate(document, id=file, agents=shop_registry(), children=CHILDREN, children_complete=code == "E124")
+    return (*problems, *found)
 
 
 @pytest.mark.parametrize("code", CODES)
