@@ -8,16 +8,16 @@ import hashlib
 import importlib.util
 import linecache
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-
-import orjson
 
 from runtara.agents.registry import registry
 from runtara.protocol.errors import BadInput
 from runtara.protocol.ids import check_id
 
 from .compiler import compile_workflow
+from .files import Siblings, parse_text
 from .model import Graph
 from .parse import parse
 from .problems import Problem, errors
@@ -48,37 +48,40 @@ class InvalidDocument(BadInput):
         return type(self), (self.attributes["workflow"], self.problems)
 
 
-def graph_of(document: object, *, id: str) -> Graph:
-    """The checked graph. Raises `InvalidDocument`, `InvalidId`."""
+def graph_of(document: object, *, id: str, children: Mapping[str, object] | None = None) -> Graph:
+    """The checked graph; `children` are as for `validate`. Raises `InvalidDocument`, `InvalidId`."""
     check_id(id, "workflow")
-    problems = validate(document, id=id, agents=registry())
+    problems = validate(document, id=id, agents=registry(), children=children, children_complete=False)
     graph = parse(document, id=id).graph
     if errors(problems) or graph is None:
         raise InvalidDocument(id, problems)
     return graph
 
 
-def load_workflow(document: object, *, id: str) -> JsonWorkflow:
-    """The workflow of a document. Raises `InvalidDocument`, `InvalidId`."""
-    return _executed(compile_workflow(graph_of(document, id=id), id=id), id)
+def load_workflow(document: object, *, id: str, children: Mapping[str, object] | None = None) -> JsonWorkflow:
+    """The workflow of a document. Raises as `graph_of`."""
+    return _executed(compile_workflow(graph_of(document, id=id, children=children), id=id), id)
 
 
 def load_file(path: Path) -> JsonWorkflow:
-    """The workflow of a file; its id is the file's stem. Raises `InvalidDocument`, `InvalidId`, `BadInput`."""
-    return load_workflow(read_document(path), id=path.stem)
+    """The workflow of a file; its id is the file's stem. Raises as `graph_of`, and `BadInput` if it cannot be read."""
+    return load_workflow(read_document(path), id=path.stem, children=Siblings(path.parent))
 
 
 def read_document(path: Path) -> object:
-    """The JSON in a file. Raises `BadInput`."""
+    """The JSON in a file. Raises `BadInput`, `InvalidDocument`."""
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise BadInput(reason=f"{path.name} has {size:,} bytes; a workflow has at most {MAX_FILE_BYTES:,}")
-        return orjson.loads(path.read_bytes())
+        document, problems = parse_text(path.read_text("utf-8"))
     except OSError as exc:
         raise BadInput(reason=f"{path.name} cannot be read: {exc.strerror or exc}") from exc
-    except orjson.JSONDecodeError as exc:
-        raise BadInput(reason=f"{path.name} is not JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}") from exc
+    except UnicodeDecodeError as exc:
+        raise BadInput(reason=f"{path.name} is not UTF-8: {exc.reason} at byte {exc.start}") from exc
+    if problems:
+        raise InvalidDocument(path.stem, problems)
+    return document
 
 
 def _executed(source: str, id: str) -> JsonWorkflow:

@@ -1,6 +1,6 @@
 """A time limit that is in the log: it holds for what may sleep for months, and for all attempts together.
 
-`asyncio.timeout` begins anew at each attempt and keeps the instance in memory, as it has a timer of the event loop. Here
+`asyncio.timeout` begins anew at each attempt and keeps the instance in memory, as it is a timer of the event loop. Here
 the limit is a durable sleep beside the body, so its deadline is absolute and an instance that only waits can leave.
 
 Invariants: whether the limit or the body came first is in the log: a limit whose sleep was given up did not hit, in
