@@ -30,7 +30,7 @@ CLIENT_SECONDS: Final = 365 * 24 * 3600.0  # every start of `dev` makes a new on
 
 def dev(
     targets: Annotated[
-        list[str] | None, typer.Argument(metavar="[TARGET…]", help="module, module:name, file.py")
+        list[str] | None, typer.Argument(metavar="[TARGET…]", help="module, module:name, file.py or flow.json")
     ] = None,
     data: Data = None,
     reload: Annotated[bool, typer.Option("--reload", help="Start new workers when the code changes.")] = False,
@@ -147,7 +147,7 @@ def demo(
 
 def run(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET[:WORKFLOW]", help="module or file.py, and a workflow of it.")
+        str, typer.Argument(metavar="TARGET[:WORKFLOW]", help="module or file.py, and a workflow of it; or flow.json.")
     ],
     input: Annotated[str | None, typer.Option("--input", metavar="JSON|@FILE|-", help="Parameters by name.")] = None,
     data: Data = None,
