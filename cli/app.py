@@ -6,6 +6,7 @@ from . import (
     audit,
     control,
     credentials,
+    dsl,
     forks,
     image_build,
     images,
@@ -57,6 +58,7 @@ images.app.command("test")(image_build.try_image)
 images.app.command("build")(image_build.build)
 app.add_typer(images.app, name="image")
 app.add_typer(credentials.app, name="credential")
+app.add_typer(dsl.app, name="dsl")
 audit.app.command("export")(retention.export)
 audit.app.command("archive")(retention.archive)
 app.add_typer(audit.app, name="audit")
