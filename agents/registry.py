@@ -16,7 +16,10 @@ from runtara.protocol.errors import InvalidAgent, UnknownAgent, UnknownCapabilit
 from .agent import Agent, Capability, agent_of
 
 ENTRY_POINTS: Final = "runtara.agents"
-BUILT_IN: Final[tuple[tuple[str, str], ...]] = ()
+BUILT_IN: Final[tuple[tuple[str, str], ...]] = (
+    ("csv", "runtara.agents.csv:Csv"),
+    ("xml", "runtara.agents.xml:Xml"),
+)
 _NEAREST: Final = 3
 
 

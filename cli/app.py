@@ -4,6 +4,7 @@ import typer
 
 from . import (
     audit,
+    connections,
     control,
     credentials,
     dsl,
@@ -57,6 +58,7 @@ app.add_typer(schedules.app, name="schedule")
 images.app.command("test")(image_build.try_image)
 images.app.command("build")(image_build.build)
 app.add_typer(images.app, name="image")
+app.add_typer(connections.app, name="connections")
 app.add_typer(credentials.app, name="credential")
 app.add_typer(dsl.app, name="dsl")
 audit.app.command("export")(retention.export)

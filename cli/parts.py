@@ -15,7 +15,7 @@ from runtara.infra.settings import Settings
 from . import exits
 from .options import Tenant, settings_for
 
-Targets = Annotated[list[str], typer.Argument(metavar="TARGET…", help="module, module:name or file.py")]
+Targets = Annotated[list[str], typer.Argument(metavar="TARGET…", help="module, module:name, file.py or flow.json")]
 Processes = Annotated[int, typer.Option(min=1, metavar="N", help="Worker processes to keep running.")]
 Reload = Annotated[bool, typer.Option("--reload", help="Start new workers when the code changes.")]
 Child = Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input is closed.")]

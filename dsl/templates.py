@@ -76,7 +76,7 @@ class TemplateText(Expression):
     text: str
 
     def of(self, scope: Scope) -> str:
-        return render(self.text, scope.roots)
+        return render(self.text, scope.with_aliases())
 
 
 def template(text: str, /) -> TemplateText:

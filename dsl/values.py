@@ -52,6 +52,15 @@ class Scope:
     def with_roots(self, **roots: object) -> "Scope":
         return Scope({**self.roots, **roots})
 
+    def with_aliases(self) -> dict[str, object]:
+        """The roots by all their names, as templates see them."""
+        roots = dict(self.roots)
+        for alias, (root, parts) in _ALIASES.items():
+            found = follow(roots.get(root, MISSING), parts)
+            if found is not MISSING:
+                roots.setdefault(alias, found)
+        return roots
+
     def find(self, path: Path) -> object:
         """What `path` leads to, or `MISSING`."""
         roots = self.roots

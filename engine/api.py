@@ -20,6 +20,7 @@ from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from runtara.infra.logs import logger
 from runtara.infra.postgres import CONNECTION_ERRORS
+from runtara.protocol.connections import check_names
 from runtara.protocol.errors import (
     CredentialRefused,
     InternalError,
@@ -38,11 +39,13 @@ from runtara.protocol.messages import (
     Info,
     ListRequest,
     MemosRequest,
+    OpenConnection,
     PositionRequest,
     RegisterImage,
     RegisterReply,
     RegisterRequest,
     Reply,
+    SetConnection,
     TailRequest,
 )
 
@@ -102,6 +105,9 @@ class Api:
             "images": self._images,
             "register_image": self._register_image,
             "forget_image": self._forget_image,
+            "connections": self._connections,
+            "set_connection": self._set_connection,
+            "forget_connection": self._forget_connection,
             "credential": self._credential,
         }
 
@@ -112,6 +118,7 @@ class Api:
             "memos": self._memos,
             "position": self._position,
             "fork": self._fork,
+            "connection": self._connection,
             "credential": self._credential,
         }
 
@@ -174,6 +181,7 @@ class Api:
             check_id(registration.kind, "kind")
             if registration.options.image is not None:
                 raise Malformed(reason="an image comes from the registry of images, not from a worker")
+            check_names(registration.options.connections)
         consumers = await self._platform.registry.register(tenant, request.worker, request.workflows)
         return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream)
 
@@ -218,6 +226,20 @@ class Api:
     async def _forget_image(self, tenant: str, instance: str | None, data: bytes) -> object:
         request = _decode(data, ForgetImage)
         return await self._platform.images.forget(tenant, request.name, request.version)
+
+    async def _connections(self, tenant: str, instance: str | None, data: bytes) -> object:
+        return await self._platform.connections.views(tenant)
+
+    async def _set_connection(self, tenant: str, instance: str | None, data: bytes) -> object:
+        return await self._platform.connections.set(tenant, _decode(data, SetConnection))
+
+    async def _forget_connection(self, tenant: str, instance: str | None, data: bytes) -> object:
+        await self._platform.connections.forget(tenant, _decode(data, str))
+        return True
+
+    async def _connection(self, tenant: str, instance: str | None, data: bytes) -> object:
+        await self._platform.connections.open(tenant, instance or "", _decode(data, OpenConnection))
+        return True
 
     async def _get(self, tenant: str, instance: str | None, data: bytes) -> object:
         async with self._platform.pool.acquire() as connection:

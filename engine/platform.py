@@ -7,6 +7,7 @@ from runtara.infra.bus import Bus
 from runtara.infra.settings import Settings
 from runtara.protocol.subjects import Subjects
 
+from .connections import Connections
 from .credentials import Credentials
 from .images import Images
 from .registry import Registry
@@ -27,6 +28,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     registry: Registry
     images: Images
+    connections: Connections
     sharing: Sharing
     credentials: Credentials | None
     deployment_id: str

@@ -15,10 +15,11 @@
     │   ├── ImageNotFound, ImageInUse, ImageFailed
     │   ├── UnknownAgent, UnknownCapability
     │   ├── CredentialRefused, CredentialNotFound
+    │   ├── ConnectionNotFound, ConnectionNotAllowed
     │   └── TooManySignals, ChildTooDeep
     ├── Unavailable                 try again later; says what is not reachable
     │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed, DockerUnreachable
-    │   └── JournalLost, StreamMissing, JournalMismatch, PartitionLost
+    │   └── JournalLost, StreamMissing, JournalMismatch, PartitionLost, SealingKeyMissing
     ├── InternalError               ours; carries the id under which the log has it
     └── ExecutionFailed             a workflow's or a step's own outcome
         ├── StepFailed, StepTimeout
@@ -355,6 +356,25 @@ class CredentialNotFound(Refused):
     tenant: str
 
 
+class ConnectionNotFound(Refused):
+    template = (
+        "there is no connection {connection!r} in tenant {tenant!r}; `runtara connections set {connection} --type …` "
+        "makes it"
+    )
+    connection: str
+    tenant: str
+
+
+class ConnectionNotAllowed(Refused):
+    template = (
+        "{instance} may not use the connection {connection!r}: {reason}; name it where the workflow is made, "
+        "@workflow(connections=({connection!r},))"
+    )
+    instance: str
+    connection: str
+    reason: str
+
+
 class DataInUse(Refused):
     template = "{folder} is in use by another `runtara dev` (pid {pid}); stop it, or choose another folder with --data"
     folder: str
@@ -423,6 +443,14 @@ class JournalMismatch(Unavailable):
         "`runtara engine --accept-journal-loss`"
     )
     stream: str
+    reason: str
+
+
+class SealingKeyMissing(Unavailable):
+    template = (
+        "{reason}; give the engines the key that sealed them, in RUNTARA_CONNECTIONS_KEY (a new key goes before it) or "
+        "in the file connections.key beside their other keys"
+    )
     reason: str
 
 

@@ -502,3 +502,46 @@ class RegisteredImage(_Lenient, frozen=True, kw_only=True):
 
     view: ImageView
     created: bool
+
+
+# connections
+
+
+class SetConnection(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
+    """Make a connection, or put this in its place. `fields` are secrets, and the request shows them to nobody."""
+
+    name: str
+    type: str
+    fields: Raw
+    actor: str | None = None
+
+    def __repr__(self) -> str:
+        return f"SetConnection(name={self.name!r}, type={self.type!r}, fields=…)"
+
+
+class ConnectionView(_Lenient, frozen=True, kw_only=True):
+    """All that can be read of a connection. `used_by`: workflows that are registered to use it."""
+
+    name: str
+    type: str
+    used_by: list[str]
+    set_at: int
+    set_by: str | None
+
+
+class OpenConnection(_Lenient, frozen=True, kw_only=True):
+    """From whoever holds the instance that the subject names. `reply`: an inbox of the worker that its claim names."""
+
+    name: str
+    reply: str
+
+
+class OpenedConnection(_Strict, frozen=True, kw_only=True):
+    """To that inbox: the one message that has a connection's secrets. `fields` is an object."""
+
+    name: str
+    type: str
+    fields: Raw
+
+    def __repr__(self) -> str:
+        return f"OpenedConnection(name={self.name!r}, type={self.type!r}, fields=…)"

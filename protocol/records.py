@@ -44,7 +44,7 @@ class Options(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults
 
     `runner` is the kind that executes it, `restarts` the budget of attempts in a row that are lost without a new
     key, `timeout_us` and `linger_us` durations, `durability` the default of its operations, `image` what a container
-    is made of.
+    is made of, `connections` names of those that its code may open.
     """
 
     runner: str = "pool"
@@ -53,6 +53,7 @@ class Options(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults
     linger_us: int | None = None
     durability: Literal["journal", "log"] | None = None
     image: Image | None = None
+    connections: tuple[str, ...] = ()
 
 
 class Parent(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -49,6 +49,7 @@ from runtara.protocol.records import AnyCommand, Cancel, Pause, Resume, Retry, S
 from . import ports
 from .commands import ANSWER_SECONDS, Commands
 from .connection import Connection
+from .connections import Connections
 from .forks import fork_request
 from .hints import CommitHints
 from .images import Images
@@ -126,6 +127,11 @@ class Client:
     def images(self) -> Images:
         """The images that this tenant's containers are made of."""
         return Images(self._api, self.tenant)
+
+    @property
+    def connections(self) -> Connections:
+        """Named secrets for the code of workflows: `client.connections.set("crm", "http_bearer", {"token": …})`."""
+        return Connections(self._api, self._actor)
 
     # starting
 

@@ -133,7 +133,7 @@ def _end_now(code: int) -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m runtara.sdk.run", description="Host the workflows of TARGETs.")
-    parser.add_argument("targets", metavar="TARGET", nargs="+", help="module, module:name, or file.py")
+    parser.add_argument("targets", metavar="TARGET", nargs="+", help="module, module:name, file.py or flow.json")
     parser.add_argument(check.FLAG, action="store_true", help="import them, print what they host as JSON, and exit")
     parser.add_argument("--link", type=int, metavar="FD", help=argparse.SUPPRESS)
     return parser

@@ -44,6 +44,7 @@ from .discovery import Code
 from .heartbeat import BEAT_SECONDS, Heartbeats, Pulse, Residence
 from .idle import IdleWatch
 from .link import Link
+from .openings import Openings
 from .outcomes import Outcomes
 from .outlet import Commits, JournalOutlet
 from .overdue import Overdue
@@ -134,6 +135,7 @@ class Worker(Service):
         self._commits = Commits(self._connection)
         self._stack.push_async_callback(self._commits.close)
         self._outcomes = Outcomes(self._connection)
+        self._openings = Openings(self._connection)
         self._stack.push_async_callback(self._outcomes.close)
         await self._claims.open()
         await self._commits.open()
@@ -293,7 +295,7 @@ class Worker(Service):
     def _host(self, workflow: AnyWorkflow, request: RunRequest, msg: PulledMsg) -> None:
         resident = Resident(
             workflow, request, self._outlet, history=self._history, watch=self._idle_watch, on_idle=self._on_idle,
-            on_left=self._on_left, overdue=self._overdue,
+            on_left=self._on_left, overdue=self._overdue, opener=self._openings,
         )  # fmt: skip
         self._residents[resident.key] = resident
         self._make_room()

@@ -64,10 +64,13 @@ def start_unknown(state: State | None, record: Start | Fork, error: RuntaraError
 def with_registration(record: Start | Fork, kind: str, registered: Options) -> Start | Fork:
     """The record with the options that the log keeps.
 
-    Whoever starts or forks may choose much, but not what runs it: kind and image, with its limits, are those that the
-    workflow is registered with now.
+    Whoever starts or forks may choose much, but not what runs it, nor what that may open: kind, image with its limits,
+    and connections are those that the workflow is registered with now.
     """
-    return replace(record, options=replace(record.options or registered, runner=kind, image=registered.image))
+    options = replace(
+        record.options or registered, runner=kind, image=registered.image, connections=registered.connections
+    )
+    return replace(record, options=options)
 
 
 def registered(state: State | None, record: Registered, now: int, source: Source) -> Decision:
@@ -98,7 +101,7 @@ def _create(record: Registered, source: Source) -> Decision:
     created = InstanceCreated(
         workflow=record.workflow,
         input=record.input,
-        options=replace(record.options or Options(), runner=EXTERNAL),
+        options=replace(record.options or Options(), runner=EXTERNAL, image=None, connections=()),
         labels=record.labels,
         origin="registered",
     )

@@ -12,6 +12,7 @@ from ..client import Handle as _Handle
 from ..client import P, R
 from ..commands import ANSWER_SECONDS
 from ..workflow import Workflow
+from .connections import Connections
 from .face import Face
 from .host import new_host as new_host
 from .images import Images
@@ -54,6 +55,11 @@ class Client(Face[_Client]):
     def images(self) -> Images:
         """The images that this tenant's containers are made of."""
         return Images(self._inner.images, self._host)
+
+    @property
+    def connections(self) -> Connections:
+        """Named secrets for the code of workflows: `client.connections.set("crm", "http_bearer", {"token": …})`."""
+        return Connections(self._inner.connections, self._host)
 
     @overload
     def start(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> "Handle[R]": ...
