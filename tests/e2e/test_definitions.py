@@ -37,7 +37,12 @@ def waiting(answer: str) -> dict[str, Any]:
 def calling(child: str, version: int | str) -> dict[str, Any]:
     """Says what the child says."""
     said = {"child": {"valueType": "reference", "value": "steps.call.outputs.answer"}}
-    call: dict[str, Any] = {"stepType": "EmbedWorkflow", "childWorkflowId": child, "childVersion": version, "inputMapping": {}}
+    call: dict[str, Any] = {
+        "stepType": "EmbedWorkflow",
+        "childWorkflowId": child,
+        "childVersion": version,
+        "inputMapping": {},
+    }
     steps = {"call": call, "end": {"stepType": "Finish", "inputMapping": said}}
     return {"steps": steps, "executionPlan": [{"fromStep": "call", "toStep": "end"}]}
 
