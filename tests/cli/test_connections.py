@@ -43,6 +43,7 @@ def test_fields_come_from_the_command_line_a_file_or_standard_input(shell: Shell
         ("by-field", "sftp", []), ("by-file", "http_bearer", []), ("by-stdin", "http_bearer", []),
     ]  # fmt: skip
     assert set(listed[0]) == {"name", "type", "used_by", "set_at", "set_by"}
+    assert all(view["set_by"] for view in listed)
     assert "by-stdin" in shows_no_secret(shell.run("connections", "list")).stdout
     for name in ways:
         assert shell.lines("connections", "delete", name, "--yes") == [{"name": name}]

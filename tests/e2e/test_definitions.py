@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -151,6 +152,7 @@ async def test_few_versions_are_kept_and_each_is_loaded_once_while_it_is_used(
             await (await starts(client, "flow", f"v-{version}", version=version)).result(timeout=30)
         assert loaded == [("flow", 1), ("flow", 2), ("flow", 3), ("flow", 1)]
         assert len(worker._library._loaded) == 2
+        assert len([name for name in sys.modules if name.startswith("runtara_json_workflows.flow_")]) == 2
 
 
 async def test_a_deleted_version_is_a_clear_error_for_whoever_retries_it(client: Client, pool: Pool) -> None:
