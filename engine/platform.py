@@ -8,7 +8,9 @@ from runtara.infra.settings import Settings
 from runtara.protocol.subjects import Subjects
 
 from .blob_store import BlobStore
+from .connections import Connections
 from .credentials import Credentials
+from .definitions import Definitions
 from .images import Images
 from .registry import Registry
 from .sharing import Sharing
@@ -29,6 +31,8 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     registry: Registry
     images: Images
     blobs: BlobStore
+    connections: Connections
+    definitions: Definitions
     sharing: Sharing
     credentials: Credentials | None
     deployment_id: str

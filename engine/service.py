@@ -9,6 +9,7 @@ from runtara.infra.lifetime import Service
 from runtara.infra.login import platform_login, tls_of
 from runtara.infra.logs import logger
 from runtara.infra.postgres import Pool, is_migrated, open_pool
+from runtara.infra.sealing import SealingKeys
 from runtara.infra.settings import Settings
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import StreamMissing
@@ -19,7 +20,9 @@ from .accounts import Accounts, connect_system
 from .api import Api
 from .blob_store import PostgresBlobs
 from .collector import Collector
+from .connections import Connections
 from .credentials import Credentials
+from .definitions import Definitions
 from .images import Images
 from .nats_server import check_version
 from .partition import PartitionLoop
@@ -78,6 +81,8 @@ class Engine(Service):
             registry=registry,
             images=Images(pool, registry),
             blobs=PostgresBlobs(pool),
+            definitions=Definitions(pool, registry),
+            connections=Connections(pool, voice, SealingKeys.of(settings)),
             credentials=credentials,
             deployment_id=deployment_id,
             partitions=partitions,

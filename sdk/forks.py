@@ -17,7 +17,7 @@ _TOKEN_CHARACTERS = 12  # 60 random bits: forks of one instance are few
 
 async def fork_request(
     blobs: Blobs, source: str, *, at: str | None, answers: Mapping[str, object], input: Mapping[str, object] | None,
-    id: str | None, labels: Mapping[str, str] | None, actor: str | None,
+    id: str | None, labels: Mapping[str, str] | None, latest: bool, actor: str | None,
 ) -> ForkRequest:  # fmt: skip
     """Raises `InvalidId`, `InvalidKey`, `StateTooLarge`, `StateNotRepresentable`."""
     check_id(source, "instance")
@@ -41,4 +41,5 @@ async def fork_request(
         input=replaced.text,
         blob=replaced.blob,
         labels=dict(labels) if labels is not None else None,
+        latest=latest,
     )

@@ -28,6 +28,7 @@ from runtara.protocol.records import Suspended
 
 from .blobs import Blobs
 from .execution import Execution
+from .granted import Opener
 from .idle import IdleWatch
 from .overdue import Overdue
 from .ports import Clock, Outlet
@@ -51,7 +52,7 @@ class Resident:
     """Made for a run request; `on_left` is called once, when nothing of it is left in this process."""
 
     __slots__ = (
-        "_blobs", "_clock", "_fetching", "_history", "_left", "_on_idle", "_on_left", "_outlet", "_overdue",
+        "_blobs", "_clock", "_fetching", "_history", "_left", "_on_idle", "_on_left", "_opener", "_outlet", "_overdue",
         "_task", "_watch", "_workflow", "claim", "confirmed", "execution", "is_draining", "request", "version",
     )  # fmt: skip
 
@@ -59,6 +60,7 @@ class Resident:
         self, workflow: AnyWorkflow, request: RunRequest, outlet: Callable[["Resident"], Outlet], *,
         blobs: Blobs, history: History, watch: IdleWatch, on_idle: Callable[["Resident", bool], None],
         on_left: Callable[["Resident"], None], clock: Clock | None = None, overdue: Overdue | None = None,
+        opener: Opener | None = None,
     ) -> None:  # fmt: skip
         self._workflow = workflow
         self._blobs = blobs
@@ -68,6 +70,7 @@ class Resident:
         self._on_left = on_left
         self._clock = clock
         self._overdue = overdue
+        self._opener = opener
         self.execution: Execution | None = None
         self._fetching: asyncio.Future[None] | None = None
         self._task: asyncio.Future[None] | None = None
@@ -196,6 +199,7 @@ class Resident:
             watch=self._watch,
             on_idle=partial(self._on_idle, self),
             overdue=self._overdue,
+            opener=self._opener,
         )
         self._spawn(self._host(self.execution))
 

@@ -112,7 +112,7 @@ def fork_record(
         workflow=state.workflow,
         input=given.text,
         blob=given.blob,
-        options=state.options,
+        options=msgspec.structs.replace(state.options, definition=None) if request.latest else state.options,
         labels=labels if request.labels is None else request.labels,
         source=source,
         version=state.version,

@@ -55,6 +55,17 @@ def upgrade() -> None:
         postgresql_where=sa.text("unused_since IS NOT NULL"),
     )
     op.create_table(
+        "connections",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("set_at", sa.BigInteger(), nullable=False),
+        sa.Column("set_by", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("tenant", "name"),
+    )
+    op.create_table(
         "credentials",
         sa.Column("public_key", sa.Text(), nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
@@ -72,6 +83,19 @@ def upgrade() -> None:
     )
     op.create_index("ix_credentials_expiry", "credentials", ["tenant", "expires_at"], unique=False)
     op.create_index("ix_credentials_user", "credentials", ["tenant", "user_id"], unique=False)
+    op.create_table(
+        "definitions",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("workflow", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("document", sa.JSON(), nullable=False),
+        sa.Column("hash", sa.Text(), nullable=False),
+        sa.Column("registration", sa.JSON(), nullable=False),
+        sa.Column("registered_at", sa.BigInteger(), nullable=False),
+        sa.Column("registered_by", sa.Text(), nullable=True),
+        sa.Column("deleted_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("tenant", "workflow", "version"),
+    )
     op.create_table(
         "deployment",
         sa.Column("id", sa.Text(), nullable=False),
@@ -349,9 +373,11 @@ def downgrade() -> None:
     op.drop_table("events")
     op.drop_table("engines")
     op.drop_table("deployment")
+    op.drop_table("definitions")
     op.drop_index("ix_credentials_user", table_name="credentials")
     op.drop_index("ix_credentials_expiry", table_name="credentials")
     op.drop_table("credentials")
+    op.drop_table("connections")
     op.drop_index("ix_blobs_unused", table_name="blobs", postgresql_where=sa.text("unused_since IS NOT NULL"))
     op.drop_table("blobs")
     op.drop_index("ix_blob_uses_hash", table_name="blob_uses")
