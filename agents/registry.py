@@ -18,6 +18,8 @@ from .agent import Agent, Capability, agent_of
 ENTRY_POINTS: Final = "runtara.agents"
 BUILT_IN: Final[tuple[tuple[str, str], ...]] = (
     ("csv", "runtara.agents.csv:Csv"),
+    ("text", "runtara.agents.text:Text"),
+    ("transform", "runtara.agents.transform:Transform"),
     ("xml", "runtara.agents.xml:Xml"),
 )
 _NEAREST: Final = 3
