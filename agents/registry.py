@@ -17,6 +17,7 @@ from .agent import Agent, Capability, agent_of
 
 ENTRY_POINTS: Final = "runtara.agents"
 BUILT_IN: Final[tuple[tuple[str, str], ...]] = (
+    ("compression", "runtara.agents.compression:Compression"),
     ("crypto", "runtara.agents.crypto:Crypto"),
     ("csv", "runtara.agents.csv:Csv"),
     ("datetime", "runtara.agents.datetime:Datetime"),
