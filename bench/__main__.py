@@ -24,13 +24,14 @@ from runtara.infra.settings import Settings
 from runtara.sdk.client import Client
 
 from .cases import CASES, Case, OurBench
+from .dsl import DSL
 from .json_steps import JSON
 from .json_steps import TARGET as JSON_TARGET
 from .launching import LAUNCHING
 from .measure import Line, fsync_ms
 from .waiting import WAITING
 
-ALL = {**CASES, **WAITING, **LAUNCHING, **JSON}
+ALL = {**CASES, **WAITING, **LAUNCHING, **DSL, **JSON}
 RESULTS = Path(__file__).parent / "results"
 TARGET = "bench.workflows"
 JOURNAL_BYTES = 512 * 1024 * 1024
