@@ -96,6 +96,9 @@ class Sftp(Connection):
         description="The host's key, as a line of a known_hosts file or as `ssh-keyscan` prints it. Without it no host "
         "is trusted.",
     )
+    base_path: str | None = Field(
+        default=None, pattern="^/", description="The folder that no path may leave; relative ones begin there."
+    )
 
 
 HttpConnection = HttpBearer | HttpApiKey | HttpBasic

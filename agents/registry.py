@@ -16,7 +16,10 @@ from runtara.protocol.errors import InvalidAgent, UnknownAgent, UnknownCapabilit
 from .agent import Agent, Capability, agent_of
 
 ENTRY_POINTS: Final = "runtara.agents"
-BUILT_IN: Final[tuple[tuple[str, str], ...]] = (("http", "runtara.agents.http:Http"),)
+BUILT_IN: Final[tuple[tuple[str, str], ...]] = (
+    ("http", "runtara.agents.http:Http"),
+    ("sftp", "runtara.agents.sftp:Sftp"),
+)
 _NEAREST: Final = 3
 
 

@@ -1,5 +1,7 @@
 """The ways in which a request fails, each with its code and whether trying again can help.
 
+The first four codes are those that the handlers of existing JSON workflows know.
+
 Invariants: what the network does and 5xx and 429 are transient, everything else is permanent; no text holds the query
 or the login part of an address, where secrets are common.
 """
@@ -13,11 +15,10 @@ import httpx
 
 from ..errors import AgentError
 
-RATE_LIMITED: Final = "HTTP_RATE_LIMITED"
-CLIENT_ERROR: Final = "HTTP_CLIENT_ERROR"
-SERVER_ERROR: Final = "HTTP_SERVER_ERROR"
-NETWORK_ERROR: Final = "HTTP_NETWORK_ERROR"
-TIMEOUT: Final = "HTTP_TIMEOUT"
+RATE_LIMITED: Final = "HTTP_429"
+CLIENT_ERROR: Final = "HTTP_4XX"
+SERVER_ERROR: Final = "HTTP_5XX"
+NETWORK_ERROR: Final = "NETWORK_ERROR"
 TLS_ERROR: Final = "HTTP_TLS_ERROR"
 TOO_MANY_REDIRECTS: Final = "HTTP_TOO_MANY_REDIRECTS"
 RESPONSE_TOO_LARGE: Final = "HTTP_RESPONSE_TOO_LARGE"
@@ -26,7 +27,7 @@ INVALID_REQUEST: Final = "HTTP_INVALID_REQUEST"
 ADDRESS_BLOCKED: Final = "HTTP_ADDRESS_BLOCKED"
 OTHER_ORIGIN: Final = "HTTP_OTHER_ORIGIN"
 CODES: Final = (
-    RATE_LIMITED, CLIENT_ERROR, SERVER_ERROR, NETWORK_ERROR, TIMEOUT, TLS_ERROR, TOO_MANY_REDIRECTS,
+    RATE_LIMITED, CLIENT_ERROR, SERVER_ERROR, NETWORK_ERROR, TLS_ERROR, TOO_MANY_REDIRECTS,
     RESPONSE_TOO_LARGE, INVALID_RESPONSE, INVALID_REQUEST, ADDRESS_BLOCKED, OTHER_ORIGIN,
 )  # fmt: skip
 
@@ -79,7 +80,7 @@ def unreachable(url: httpx.URL, error: httpx.TransportError) -> AgentError:
 def timed_out(url: httpx.URL, seconds: float) -> AgentError:
     """The error of a request that took too long."""
     return AgentError(
-        TIMEOUT, f"{shown(url)} did not answer fully within {seconds:g} s", category="transient",
+        NETWORK_ERROR, f"{shown(url)} did not answer fully within {seconds:g} s", category="transient",
         attributes={"url": shown(url), "seconds": seconds},
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ def build(inputs: HttpRequest, connection: HttpConnection | None) -> httpx.Reque
     """The request. Raises `AgentError` HTTP_INVALID_REQUEST or HTTP_OTHER_ORIGIN."""
     url = _address(inputs, connection)
     headers = {"accept": _ACCEPT[inputs.response_type], "user-agent": "runtara", "accept-encoding": "gzip, deflate"}
-    headers |= _own_headers(inputs.headers) | _login(connection)
+    headers |= _login(connection) | _own_headers(inputs.headers)
     body = {} if inputs.body is None else _body(inputs, headers)
     try:
         return httpx.Request(inputs.method, url, headers=headers, **body)
