@@ -19,6 +19,8 @@ ENTRY_POINTS: Final = "runtara.agents"
 BUILT_IN: Final[tuple[tuple[str, str], ...]] = (
     ("http", "runtara.agents.http:Http"),
     ("sftp", "runtara.agents.sftp:Sftp"),
+    ("csv", "runtara.agents.csv:Csv"),
+    ("xml", "runtara.agents.xml:Xml"),
 )
 _NEAREST: Final = 3
 

@@ -62,6 +62,12 @@ class Settings:
         "The deployment's signing keys, a file or its folder (`runtara credential init`): with them engines keep an "
         "account for each tenant. Engines and `migrate` need it, and whoever issues credentials; nobody else.",
     )
+    connections_key: str | None = _setting(
+        None,
+        "Key that seals the secrets of connections, 64 hex digits; behind it, separated by blanks, older ones that "
+        "still open some. Only engines need it. Default: what is in the file `connections.key` beside `nats_keys`.",
+        secret=True,
+    )
     tls_ca: str | None = _setting(
         None,
         "Certificates of the authorities (PEM) that vouch for NATS and Postgres (unless its address has an `sslmode`); "
