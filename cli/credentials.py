@@ -183,19 +183,26 @@ def init(
     async def go() -> None:
         from runtara.infra.credentials.keyring import CONFIGURATION_FILE, FILE, OPERATOR_FILE, KeyRing
         from runtara.infra.private_files import write_private
+        from runtara.infra.sealing import FILE as SEALING_FILE
+        from runtara.infra.sealing import draw_first
 
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not (keep and (folder / FILE).exists()):
             KeyRing.create(folder)
+        draw_first(folder)
         server = configuration or folder / CONFIGURATION_FILE
         write_private(server, KeyRing.load(folder).configuration(resolver).encode())
         server.chmod(_READABLE)  # the server may be another user's, and nothing in it is secret
-        files = {"keys": folder / FILE, "operator": folder / OPERATOR_FILE, "configuration": server}
+        files = {
+            "keys": folder / FILE, "connections_key": folder / SEALING_FILE, "operator": folder / OPERATOR_FILE,
+            "configuration": server,
+        }  # fmt: skip
         if as_json:
             output.print_json({name: str(file) for name, file in files.items()})
             return
         sys.stdout.write(
             f"{files['keys']}  for engines and `runtara credential`: RUNTARA_NATS_KEYS\n"
+            f"{files['connections_key']}  for engines, beside it: seals the secrets of connections\n"
             f"{files['configuration']}  for the server: include it in its configuration\n"
             f"{files['operator']}  for nobody: keep it offline, it can replace all of this\n"
         )

@@ -12,6 +12,8 @@ import typer
 from runtara.protocol.errors import (
     BadInput,
     ChildTooDeep,
+    ConnectionNotAllowed,
+    ConnectionNotFound,
     CredentialNotFound,
     CredentialRefused,
     ExecutionFailed,
@@ -53,6 +55,8 @@ _CODES: Final[tuple[tuple[type[RuntaraError], int], ...]] = (
     (ImageNotFound, NOT_FOUND),
     (ImageInUse, CONFLICT),
     (CredentialNotFound, NOT_FOUND),
+    (ConnectionNotFound, NOT_FOUND),
+    (ConnectionNotAllowed, CONFLICT),
     (IllegalTransition, CONFLICT),
     (StartConflict, CONFLICT),
     (ChildTooDeep, CONFLICT),

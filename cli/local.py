@@ -30,7 +30,7 @@ CLIENT_SECONDS: Final = 365 * 24 * 3600.0  # every start of `dev` makes a new on
 
 def dev(
     targets: Annotated[
-        list[str] | None, typer.Argument(metavar="[TARGET…]", help="module, module:name, file.py")
+        list[str] | None, typer.Argument(metavar="[TARGET…]", help="module, module:name, file.py or flow.json")
     ] = None,
     data: Data = None,
     reload: Annotated[bool, typer.Option("--reload", help="Start new workers when the code changes.")] = False,
@@ -60,12 +60,25 @@ def _check_embedded() -> None:
         exits.fail(ExtraMissing(extra="embedded"))
 
 
+def _has_language() -> bool:
+    """Whether JSON workflows that are registered can be run here."""
+    from runtara.sdk.library import check_language
+
+    try:
+        check_language()
+    except ExtraMissing:
+        return False
+    return True
+
+
 class _Dev(Service):
     """The platform, and the file by which others in this directory find it."""
 
     def __init__(self, settings: Settings, data: Path, targets: list[str], *, processes: int, reload: bool) -> None:
         super().__init__("dev")
-        self._platform = LocalPlatform(settings, data, targets, processes=processes, reload=reload)
+        self._platform = LocalPlatform(
+            settings, data, targets, processes=processes, reload=reload, registered=_has_language()
+        )
         self._data = data
         self._targets = targets
 
@@ -134,7 +147,7 @@ def demo(
 
 def run(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET[:WORKFLOW]", help="module or file.py, and a workflow of it.")
+        str, typer.Argument(metavar="TARGET[:WORKFLOW]", help="module or file.py, and a workflow of it; or flow.json.")
     ],
     input: Annotated[str | None, typer.Option("--input", metavar="JSON|@FILE|-", help="Parameters by name.")] = None,
     data: Data = None,

@@ -17,6 +17,7 @@ import asyncpg
 import msgspec
 
 from runtara.infra.postgres import PgConnection
+from runtara.protocol.connections import check_names
 from runtara.protocol.errors import ImageInUse, ImageNotFound, InvalidImage
 from runtara.protocol.ids import check_id
 from runtara.protocol.images import KIND, KINDS, check_image
@@ -118,6 +119,8 @@ class Images:
 def _check(image: Image, workflows: Sequence[Registration]) -> None:
     check_image(image)
     names = [check_id(workflow.workflow, "workflow") for workflow in workflows]
+    for workflow in workflows:
+        check_names(workflow.options.connections)
     if not names:
         raise InvalidImage(image=image.name, reason="no workflow is named that it runs")
     if len(names) > MAX_WORKFLOWS or len(set(names)) < len(names):
@@ -126,7 +129,7 @@ def _check(image: Image, workflows: Sequence[Registration]) -> None:
 
 def _run_by(image: Image, workflow: Registration) -> Registration:
     kind = workflow.kind if workflow.kind in KINDS else KIND
-    options = msgspec.structs.replace(workflow.options, runner=kind, image=image)
+    options = msgspec.structs.replace(workflow.options, runner=kind, image=image, definition=None)
     return msgspec.structs.replace(workflow, kind=kind, options=options)
 
 

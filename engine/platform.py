@@ -7,7 +7,9 @@ from runtara.infra.bus import Bus
 from runtara.infra.settings import Settings
 from runtara.protocol.subjects import Subjects
 
+from .connections import Connections
 from .credentials import Credentials
+from .definitions import Definitions
 from .images import Images
 from .registry import Registry
 from .sharing import Sharing
@@ -27,6 +29,8 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     registry: Registry
     images: Images
+    connections: Connections
+    definitions: Definitions
     sharing: Sharing
     credentials: Credentials | None
     deployment_id: str

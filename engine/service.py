@@ -9,6 +9,7 @@ from runtara.infra.lifetime import Service
 from runtara.infra.login import platform_login, tls_of
 from runtara.infra.logs import logger
 from runtara.infra.postgres import Pool, is_migrated, open_pool
+from runtara.infra.sealing import SealingKeys
 from runtara.infra.settings import Settings
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import StreamMissing
@@ -17,7 +18,9 @@ from runtara.protocol.subjects import Subjects
 
 from .accounts import Accounts, connect_system
 from .api import Api
+from .connections import Connections
 from .credentials import Credentials
+from .definitions import Definitions
 from .images import Images
 from .partition import PartitionLoop
 from .platform import Platform
@@ -72,6 +75,8 @@ class Engine(Service):
             sharing=Sharing(pool, bus),
             registry=registry,
             images=Images(pool, registry),
+            definitions=Definitions(pool, registry),
+            connections=Connections(pool, voice, SealingKeys.of(settings)),
             credentials=credentials,
             deployment_id=deployment_id,
             partitions=partitions,

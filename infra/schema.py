@@ -4,7 +4,7 @@ Invariants: `events` is the truth: it is only ever appended to, and what leaves 
 provable by `retired` and `retired_hashes`. `instances` and `timers` are functions of it. The others say what the log
 belongs to, who may write it, which engines live, what is still to be sent, what each partition was told of workflows,
 who hosts them or what image runs them, what was refused, which tenants have an account, and which credentials were
-issued. What schedules are to start is configuration, and in no log.
+issued. What schedules are to start, and the secrets of connections, is configuration, and in no log.
 Times are integer microseconds since 1970 (`bigint`): they are hashed, compared and copied, never computed on in SQL.
 `data` is `json`, never `jsonb`: the hash needs the bytes as they came.
 """
@@ -197,6 +197,34 @@ images: Final = Table(
     Column("workflows", JSON, nullable=False),  # the registrations that came with it
     Column("registered_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),
+)
+
+# JSON workflows. Versions are never used again, since the log names them: a deleted one keeps its row.
+definitions: Final = Table(
+    "definitions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("workflow", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("document", JSON, nullable=False),
+    Column("hash", Text, nullable=False),  # SHA-256 of the document without its white space
+    Column("registration", JSON, nullable=False),  # that came with it
+    Column("registered_at", BigInteger, nullable=False),
+    Column("registered_by", Text),
+    Column("deleted_at", BigInteger),
+)
+
+# Secrets of connections, sealed; the key is not in the database.
+connections: Final = Table(
+    "connections",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("key_id", Text, nullable=False),  # says which key opens it
+    Column("set_at", BigInteger, nullable=False),
+    Column("set_by", Text),
 )
 
 workers: Final = Table(

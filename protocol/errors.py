@@ -3,7 +3,7 @@
     RuntaraError
     ├── BadInput                    the caller's mistake; nothing was done
     │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting, InvalidSchedule, InvalidImage
-    │   ├── InvalidAgent, InvalidConnection
+    │   ├── InvalidAgent, InvalidConnection, InvalidDefinition
     │   ├── KeyNeeded, DuplicateKey, KeyMismatch
     │   ├── StateTooLarge, StateNotRepresentable
     │   └── WrongColour, NoContext
@@ -15,10 +15,12 @@
     │   ├── ImageNotFound, ImageInUse, ImageFailed
     │   ├── UnknownAgent, UnknownCapability
     │   ├── CredentialRefused, CredentialNotFound
+    │   ├── ConnectionNotFound, ConnectionNotAllowed
+    │   ├── DefinitionNotFound, DefinitionInUse
     │   └── TooManySignals, ChildTooDeep
     ├── Unavailable                 try again later; says what is not reachable
     │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed, DockerUnreachable
-    │   └── JournalLost, StreamMissing, JournalMismatch, PartitionLost
+    │   └── JournalLost, StreamMissing, JournalMismatch, PartitionLost, SealingKeyMissing
     ├── InternalError               ours; carries the id under which the log has it
     └── ExecutionFailed             a workflow's or a step's own outcome
         ├── StepFailed, StepTimeout
@@ -133,6 +135,12 @@ class InvalidAgent(BadInput):
 class InvalidConnection(BadInput):
     template = "no connection of type {type}: {reason}"
     type: str
+    reason: str
+
+
+class InvalidDefinition(BadInput):
+    template = "definition {workflow} cannot be registered: {reason}"
+    workflow: str
     reason: str
 
 
@@ -355,6 +363,42 @@ class CredentialNotFound(Refused):
     tenant: str
 
 
+class ConnectionNotFound(Refused):
+    template = (
+        "there is no connection {connection!r} in tenant {tenant!r}; `runtara connections set {connection} --type …` "
+        "makes it"
+    )
+    connection: str
+    tenant: str
+
+
+class ConnectionNotAllowed(Refused):
+    template = (
+        "{instance} may not use the connection {connection!r}: {reason}; name it where the workflow is made, "
+        "@workflow(connections=({connection!r},))"
+    )
+    instance: str
+    connection: str
+    reason: str
+
+
+class DefinitionNotFound(Refused):
+    """`definition` is a workflow's name, and maybe `@` and a version."""
+
+    template = "there is no registered definition {definition}; {hint}"
+    definition: str
+    hint: str
+
+
+class DefinitionInUse(Refused):
+    template = (
+        "{definition} is in use by {users}; delete the workflow or register another definition of it (`runtara "
+        "workflow delete`, `runtara dsl register`), and let the instances end"
+    )
+    definition: str
+    users: str
+
+
 class DataInUse(Refused):
     template = "{folder} is in use by another `runtara dev` (pid {pid}); stop it, or choose another folder with --data"
     folder: str
@@ -423,6 +467,14 @@ class JournalMismatch(Unavailable):
         "`runtara engine --accept-journal-loss`"
     )
     stream: str
+    reason: str
+
+
+class SealingKeyMissing(Unavailable):
+    template = (
+        "{reason}; give the engines the key that sealed them, in RUNTARA_CONNECTIONS_KEY (a new key goes before it) or "
+        "in the file connections.key beside their other keys"
+    )
     reason: str
 
 

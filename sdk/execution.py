@@ -37,6 +37,7 @@ from .children import Children
 from .context import Context
 from .failures import describe
 from .gate import Gate
+from .granted import Granted, Opener
 from .idle import Idleness, IdleWatch, all_wait, linger_seconds
 from .memos import Memos
 from .operations import Operations
@@ -69,6 +70,7 @@ class Execution:
         watch: looks for idle instances; one for all of a process.
         on_idle: told when the instance only waits, and when it no longer does.
         overdue: told of code that does not end although it was told to; one for all of a process.
+        opener: gets connections; one for all of a process.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Execution:
         watch: IdleWatch | None = None,
         on_idle: Callable[[bool], None] | None = None,
         overdue: Overdue | None = None,
+        opener: Opener | None = None,
     ) -> None:
         self.workflow = workflow
         self.tenant = tenant
@@ -105,6 +108,7 @@ class Execution:
         self._main: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[asyncio.Future[int] | None] = self.loop.create_future()
         self._confirmed = asyncio.Event()
+        self.granted = Granted(opener, instance, workflow.name, workflow.options.connections, self._confirmed)
         self._deadline: Timer | None = None
         self._clock = clock or JournalClock()
         self._step_threads = asyncio.Semaphore(MAX_STEP_THREADS)

@@ -37,6 +37,8 @@ from .retry import Tries
 
 _DIGEST: Final = "digest"
 _ASKED: Final = "tries_asked_for"
+_WAITED: Final = "waited_as_asked_us"
+_OURS: Final = frozenset({_DIGEST, _ASKED, _WAITED})
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,8 +63,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tries(self) -> Tries:
-        asked = self.error.attributes.get(_ASKED)
-        return Tries(self.n, asked if isinstance(asked, int) else 0)
+        asked, waited = self.error.attributes.get(_ASKED), self.error.attributes.get(_WAITED)
+        return Tries(self.n, asked if isinstance(asked, int) else 0, waited if isinstance(waited, int) else 0)
 
 
 class Emitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,14 +220,14 @@ class Memos:
 
 def failure_attributes(attributes: dict[str, object], digest: str, tries: Tries) -> dict[str, object]:
     """An error's attributes with what we keep among them, for the record: the digest of the step's arguments, and how
-    many tries ended with an error that said when to come again."""
-    ours = {_DIGEST: digest, _ASKED: tries.asked}
+    many tries ended with an error that said when to come again, and how long such waits were."""
+    ours = {_DIGEST: digest, _ASKED: tries.asked, _WAITED: tries.waited_us}
     return {**attributes, **{name: value for name, value in ours.items() if value}}
 
 
 def own_attributes(attributes: dict[str, object]) -> dict[str, object]:
     """An error's attributes without what we keep among them."""
-    return {name: value for name, value in attributes.items() if name not in (_DIGEST, _ASKED)}
+    return {name: value for name, value in attributes.items() if name not in _OURS}
 
 
 def _outcome(memo: Memo) -> Outcome:

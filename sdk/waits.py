@@ -85,6 +85,10 @@ class Waits:
         except StateNotRepresentable as exc:
             raise InvalidInput(workflow=f"the wait for signal {name!r}", reason=exc.attributes["reason"]) from exc
 
+    def was_given_up(self, key: str) -> bool:
+        """Whether a wait under the author's `key` was begun and then given up: what it guarded came first."""
+        return self._memos.is_abandoned(FRAME.get().prefix + key)
+
     # how each begins
 
     async def _sleep(self, key: str | None, name: str, due: float | None, **how_long: int) -> None:

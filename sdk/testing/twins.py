@@ -34,6 +34,7 @@ from runtara.protocol.records import AnyCommand, Fork, WorkflowForgotten
 from runtara.protocol.subjects import Channel, Source
 
 from ..results import Watch
+from .connections import MemoryConnections
 
 T = TypeVar("T")
 CLIENT: Final = "c-memory"
@@ -147,13 +148,13 @@ class MemoryHints:
 class MemoryApi:
     """The twin of the engine's API, for one tenant. Questions and answers go through JSON, as on the wire."""
 
-    def __init__(self, bus: MemoryBus, tenant: str) -> None:
+    def __init__(self, bus: MemoryBus, tenant: str, connections: MemoryConnections) -> None:
         self._bus = bus
         self._engine = bus.engine
         self._tenant = tenant
         self._verbs: dict[str, Callable[[bytes], object]] = {
             "info": self._info, "list": self._list, "tail": self._tail, "workflows": self._workflows,
-            "forget": self._forget,
+            "forget": self._forget, **connections.verbs,
         }  # fmt: skip
         self._instance_verbs: dict[str, Callable[[Row, bytes], object]] = {
             "get": lambda row, question: view(row), "events": _events, "memos": _memos, "position": _position,

@@ -53,10 +53,20 @@ def test_a_wait_that_was_asked_for_comes_out_of_a_budget_of_its_own() -> None:
         wait, tries = policy.wait_after(error, tries._replace(made=tries.made + 1))
         waits.append(wait and wait.total_seconds())
     assert waits == [30, 1, 30, None]
-    assert tries == Tries(made=4, asked=2)
+    assert tries == Tries(made=4, asked=2, waited_us=60_000_000)
     wait, _ = policy.wait_after(busy, Tries(made=3, asked=2))
     assert wait == timedelta(seconds=30), "beyond its budget it counts as any error, and is waited for all the same"
     assert policy.wait_after(busy, Tries(made=4, asked=2))[0] is None
+
+
+def test_all_waits_that_were_asked_for_must_fit_into_their_budget() -> None:
+    policy = Retry(max_attempts=1, jitter=0, max_retry_after=None, retry_after_budget=timedelta(seconds=60))
+    wait, tries = policy.wait_after(RetryAfter(40), Tries(made=1))
+    assert wait == timedelta(seconds=40)
+    assert policy.wait_after(RetryAfter(20), tries._replace(made=2))[0] == timedelta(seconds=20)
+    assert policy.wait_after(RetryAfter(21), tries._replace(made=2))[0] is None
+    with pytest.raises(ValueError, match="retry_after_budget"):
+        Retry(retry_after_budget=timedelta(seconds=-1))
 
 
 def test_jitter_never_makes_a_wait_shorter_than_was_asked_for() -> None:
