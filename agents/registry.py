@@ -17,7 +17,15 @@ from .agent import Agent, Capability, agent_of
 
 ENTRY_POINTS: Final = "runtara.agents"
 BUILT_IN: Final[tuple[tuple[str, str], ...]] = (
+    ("compression", "runtara.agents.compression:Compression"),
+    ("crypto", "runtara.agents.crypto:Crypto"),
     ("csv", "runtara.agents.csv:Csv"),
+    ("datetime", "runtara.agents.datetime:Datetime"),
+    ("http", "runtara.agents.http:Http"),
+    ("sftp", "runtara.agents.sftp:Sftp"),
+    ("text", "runtara.agents.text:Text"),
+    ("transform", "runtara.agents.transform:Transform"),
+    ("utils", "runtara.agents.utils:Utils"),
     ("xml", "runtara.agents.xml:Xml"),
 )
 _NEAREST: Final = 3

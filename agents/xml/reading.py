@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from lxml import etree
 from pydantic import JsonValue
 
-from ..encoding import UNKNOWN_ENCODING, codec_named, marked
+from ..encoding import UNKNOWN_ENCODING, encoding_of, marked
 from ..errors import AgentError
 from .options import XmlOptions
 
@@ -178,7 +178,8 @@ def _attributes(given: Mapping[str, str]) -> dict[str, JsonValue]:
 
 
 def _parser(target: _Target, encoding: str | None, head: bytes) -> "CustomTargetParser[None]":
-    name = None if encoding is None or marked(head) else codec_named(encoding)
+    name = None if encoding is None else encoding_of(encoding, head)
+    name = None if name is None or marked(head) == name else name  # the parser knows marks itself
     try:
         # Entities are refused with the document type that would define them. `resolve_entities=False` would leave
         # &amp; in attributes unread; "internal" never looks outside.
