@@ -21,6 +21,8 @@ BUILT_IN: Final[tuple[tuple[str, str], ...]] = (
     ("crypto", "runtara.agents.crypto:Crypto"),
     ("csv", "runtara.agents.csv:Csv"),
     ("datetime", "runtara.agents.datetime:Datetime"),
+    ("http", "runtara.agents.http:Http"),
+    ("sftp", "runtara.agents.sftp:Sftp"),
     ("text", "runtara.agents.text:Text"),
     ("transform", "runtara.agents.transform:Transform"),
     ("utils", "runtara.agents.utils:Utils"),

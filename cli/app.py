@@ -8,6 +8,7 @@ from . import (
     control,
     credentials,
     dsl,
+    dsl_register,
     forks,
     image_build,
     images,
@@ -60,6 +61,7 @@ images.app.command("build")(image_build.build)
 app.add_typer(images.app, name="image")
 app.add_typer(connections.app, name="connections")
 app.add_typer(credentials.app, name="credential")
+dsl.app.command("register")(dsl_register.register)
 app.add_typer(dsl.app, name="dsl")
 audit.app.command("export")(retention.export)
 audit.app.command("archive")(retention.archive)

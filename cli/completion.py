@@ -29,9 +29,12 @@ def complete_connection(incomplete: str) -> list[str]:
 
 
 def complete_connection_type(incomplete: str) -> list[str]:
-    from .connection_fields import known_types
+    types: list[str] = []
+    with contextlib.suppress(Exception):  # or the extra is not installed
+        from runtara.agents.connections import connection_types
 
-    return [name for name in known_types() or () if name.startswith(incomplete)]
+        types = [name for name in connection_types() if name.startswith(incomplete)]
+    return types
 
 
 def _ask(what: str) -> list[str]:

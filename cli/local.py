@@ -60,12 +60,25 @@ def check_embedded() -> None:
         exits.fail(ExtraMissing(extra="embedded"))
 
 
+def _has_language() -> bool:
+    """Whether JSON workflows that are registered can be run here."""
+    from runtara.sdk.library import check_language
+
+    try:
+        check_language()
+    except ExtraMissing:
+        return False
+    return True
+
+
 class _Dev(Service):
     """The platform, and the file by which others in this directory find it."""
 
     def __init__(self, settings: Settings, data: Path, targets: list[str], *, processes: int, reload: bool) -> None:
         super().__init__("dev")
-        self._platform = LocalPlatform(settings, data, targets, processes=processes, reload=reload)
+        self._platform = LocalPlatform(
+            settings, data, targets, processes=processes, reload=reload, registered=_has_language()
+        )
         self._data = data
         self._targets = targets
 

@@ -21,6 +21,7 @@ from nats.micro.service import EndpointConfig, Service, ServiceConfig
 from runtara.infra.logs import logger
 from runtara.infra.postgres import CONNECTION_ERRORS
 from runtara.protocol.connections import check_names
+from runtara.protocol.definitions import EVERY, KIND
 from runtara.protocol.errors import (
     CredentialRefused,
     InternalError,
@@ -32,15 +33,19 @@ from runtara.protocol.errors import (
 from runtara.protocol.ids import check_id
 from runtara.protocol.messages import (
     ConsumersRequest,
+    DefinitionRequest,
+    DefinitionsRequest,
     EventsRequest,
     ForgetImage,
     ForkRequest,
+    HostDefinitions,
     ImagesRequest,
     Info,
     ListRequest,
     MemosRequest,
     OpenConnection,
     PositionRequest,
+    RegisterDefinition,
     RegisterImage,
     RegisterReply,
     RegisterRequest,
@@ -105,6 +110,11 @@ class Api:
             "images": self._images,
             "register_image": self._register_image,
             "forget_image": self._forget_image,
+            "definitions": self._definitions,
+            "definition": self._definition,
+            "register_definition": self._register_definition,
+            "forget_definition": self._forget_definition,
+            "host_definitions": self._host_definitions,
             "connections": self._connections,
             "set_connection": self._set_connection,
             "forget_connection": self._forget_connection,
@@ -179,9 +189,11 @@ class Api:
         for registration in request.workflows:
             check_id(registration.workflow, "workflow")
             check_id(registration.kind, "kind")
-            if registration.options.image is not None:
-                raise Malformed(reason="an image comes from the registry of images, not from a worker")
-            check_names(registration.options.connections)
+            options = registration.options
+            if options.image is not None or options.definition is not None or registration.kind == KIND:
+                reason = "an image comes from the registry of images, a definition from that of definitions"
+                raise Malformed(reason=f"{reason}, and not from a worker")
+            check_names(options.connections)
         consumers = await self._platform.registry.register(tenant, request.worker, request.workflows)
         return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream)
 
@@ -195,7 +207,8 @@ class Api:
     async def _consumers(self, tenant: str, instance: str | None, data: bytes) -> RegisterReply:
         request = _decode(data, ConsumersRequest)
         check_id(request.runner, "runner")
-        check_id(request.kind, "kind")
+        if check_id(request.kind, "kind") == KIND:
+            raise Malformed(reason=f"kind {KIND} is of registered definitions, which workers host")
         consumers, images = await self._platform.registry.consumers(tenant, request.runner, request.kind)
         return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream, images=images)
 
@@ -226,6 +239,28 @@ class Api:
     async def _forget_image(self, tenant: str, instance: str | None, data: bytes) -> object:
         request = _decode(data, ForgetImage)
         return await self._platform.images.forget(tenant, request.name, request.version)
+
+    async def _definitions(self, tenant: str, instance: str | None, data: bytes) -> object:
+        return await self._platform.definitions.views(tenant, _decode(data, DefinitionsRequest).workflow)
+
+    async def _definition(self, tenant: str, instance: str | None, data: bytes) -> object:
+        request = _decode(data, DefinitionRequest)
+        return await self._platform.definitions.get(tenant, request.workflow, request.version)
+
+    async def _register_definition(self, tenant: str, instance: str | None, data: bytes) -> object:
+        return await self._platform.definitions.register(tenant, _decode(data, RegisterDefinition))
+
+    async def _forget_definition(self, tenant: str, instance: str | None, data: bytes) -> object:
+        request = _decode(data, DefinitionRequest)
+        return await self._platform.definitions.forget(tenant, request.workflow, request.version)
+
+    async def _host_definitions(self, tenant: str, instance: str | None, data: bytes) -> RegisterReply:
+        request = _decode(data, HostDefinitions)
+        check_id(request.worker, "worker")
+        for name in request.workflows:
+            check_id(name, "workflow")
+        consumer = await self._platform.registry.host_definitions(tenant, request.worker, request.workflows)
+        return RegisterReply(consumers={EVERY: consumer}, stream=self._platform.subjects.run_stream)
 
     async def _connections(self, tenant: str, instance: str | None, data: bytes) -> object:
         return await self._platform.connections.views(tenant)

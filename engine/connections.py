@@ -1,9 +1,10 @@
 """Connections: named secrets of each tenant, sealed in the database, handed out to the code that may use them.
 
 A workflow's registration names the connections that its code may open. An instance may open those that it was started
-with, and those that its workflow is registered with now (code of a pool is replaced while instances go on). The
-answer to a question is not in its reply: it goes to the inbox of the worker that holds the instance's claim, to which
-only that worker's credential may subscribe. So whoever can merely ask learns nothing.
+with, those that its workflow is registered with now (code of a pool is replaced while instances go on), and those of
+the version of its definition. The answer to a question is not in its reply: it goes to the inbox of the worker that
+holds the instance's claim, to which only that worker's credential may subscribe. So whoever can merely ask learns
+nothing.
 
 Invariants: secrets are opened here and nowhere else, and are in no log, no event, no error; what was sealed for one
 tenant, name and type opens as nothing else; nothing is sealed with a key that those who sealed the others do not have.
@@ -30,7 +31,7 @@ from runtara.protocol.errors import (
 )
 from runtara.protocol.ids import check_id
 from runtara.protocol.limits import MAX_CONNECTIONS
-from runtara.protocol.messages import ConnectionView, OpenConnection, OpenedConnection, SetConnection
+from runtara.protocol.messages import ConnectionView, OpenConnection, OpenedConnection, Registration, SetConnection
 from runtara.protocol.records import Options
 from runtara.protocol.subjects import inbox_prefix, may_answer
 
@@ -55,6 +56,7 @@ _ONE: Final = "SELECT type, sealed, key_id FROM connections WHERE tenant = $1 AN
 _ALL: Final = "SELECT tenant, name, type, sealed, key_id FROM connections WHERE key_id <> $1 ORDER BY tenant, name"
 _RESEAL: Final = "UPDATE connections SET sealed = $3, key_id = $4 WHERE tenant = $1 AND name = $2"
 _REGISTERED: Final = "SELECT options FROM workflows WHERE partition = 0 AND tenant = $1 AND id = $2"
+_DEFINED: Final = "SELECT registration FROM definitions WHERE tenant = $1 AND workflow = $2 AND version = $3"
 
 
 class Connections:
@@ -178,7 +180,16 @@ async def _unnamed(connection: PgConnection, row: InstanceRow, name: str) -> str
     options = await connection.fetchval(_REGISTERED, row.tenant, row.state.workflow)
     if options is not None and name in msgspec.json.decode(options, type=Options).connections:
         return None
+    version = row.state.options.definition
+    if version is not None and name in await _of_version(connection, row.tenant, row.state.workflow, version):
+        return None
     return f"its workflow {row.state.workflow} is not registered for it"
+
+
+async def _of_version(connection: PgConnection, tenant: str, workflow: str, version: int) -> tuple[str, ...]:
+    """What the version of its definition names, whatever the last one does."""
+    found = await connection.fetchval(_DEFINED, tenant, workflow, version)
+    return msgspec.json.decode(found, type=Registration).options.connections if found is not None else ()
 
 
 async def _views(connection: PgConnection, tenant: str) -> list[ConnectionView]:

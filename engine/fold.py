@@ -58,7 +58,16 @@ from .fold_values import (
     ResolvedDue,
     TimerChanges,
 )
-from .lifecycle import Claim, State, check_envelope, decide, outbox_commands, start_unknown, with_registration
+from .lifecycle import (
+    Claim,
+    State,
+    check_envelope,
+    decide,
+    outbox_commands,
+    start_unknown,
+    version_fault,
+    with_registration,
+)
 from .reader import Frame
 from .workflows import Registrations
 
@@ -268,7 +277,7 @@ class Fold:
         if known is None:
             hint = self.workflows.nearest(tenant, record.workflow)
             return record, UnknownWorkflow(workflow=record.workflow, hint=hint)
-        return with_registration(record, known.kind, known.options), None
+        return with_registration(record, known.kind, known.options), version_fault(record, known.options)
 
     def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:
         assert start.parent is not None

@@ -129,7 +129,7 @@ def _check(image: Image, workflows: Sequence[Registration]) -> None:
 
 def _run_by(image: Image, workflow: Registration) -> Registration:
     kind = workflow.kind if workflow.kind in KINDS else KIND
-    options = msgspec.structs.replace(workflow.options, runner=kind, image=image)
+    options = msgspec.structs.replace(workflow.options, runner=kind, image=image, definition=None)
     return msgspec.structs.replace(workflow, kind=kind, options=options)
 
 

@@ -9,6 +9,7 @@ from runtara.protocol.subjects import Subjects
 
 from .connections import Connections
 from .credentials import Credentials
+from .definitions import Definitions
 from .images import Images
 from .registry import Registry
 from .sharing import Sharing
@@ -29,6 +30,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     registry: Registry
     images: Images
     connections: Connections
+    definitions: Definitions
     sharing: Sharing
     credentials: Credentials | None
     deployment_id: str

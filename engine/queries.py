@@ -101,6 +101,7 @@ def _view(row: InstanceRow, *, whole: bool = True) -> InstanceView:
         worker=state.claim.worker if state.claim is not None else None,
         progress=row.progress,
         note=_note(row),
+        definition=state.options.definition,
     )
 
 

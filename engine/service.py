@@ -20,6 +20,7 @@ from .accounts import Accounts, connect_system
 from .api import Api
 from .connections import Connections
 from .credentials import Credentials
+from .definitions import Definitions
 from .images import Images
 from .partition import PartitionLoop
 from .platform import Platform
@@ -74,6 +75,7 @@ class Engine(Service):
             sharing=Sharing(pool, bus),
             registry=registry,
             images=Images(pool, registry),
+            definitions=Definitions(pool, registry),
             connections=Connections(pool, voice, SealingKeys.of(settings)),
             credentials=credentials,
             deployment_id=deployment_id,

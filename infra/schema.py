@@ -199,6 +199,21 @@ images: Final = Table(
     Column("deleted_at", BigInteger),
 )
 
+# JSON workflows. Versions are never used again, since the log names them: a deleted one keeps its row.
+definitions: Final = Table(
+    "definitions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("workflow", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("document", JSON, nullable=False),
+    Column("hash", Text, nullable=False),  # SHA-256 of the document without its white space
+    Column("registration", JSON, nullable=False),  # that came with it
+    Column("registered_at", BigInteger, nullable=False),
+    Column("registered_by", Text),
+    Column("deleted_at", BigInteger),
+)
+
 # Secrets of connections, sealed; the key is not in the database.
 connections: Final = Table(
     "connections",

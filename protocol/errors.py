@@ -3,7 +3,7 @@
     RuntaraError
     ├── BadInput                    the caller's mistake; nothing was done
     │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting, InvalidSchedule, InvalidImage
-    │   ├── InvalidAgent, InvalidConnection
+    │   ├── InvalidAgent, InvalidConnection, InvalidDefinition
     │   ├── KeyNeeded, DuplicateKey, KeyMismatch
     │   ├── StateTooLarge, StateNotRepresentable
     │   └── WrongColour, NoContext
@@ -16,6 +16,7 @@
     │   ├── UnknownAgent, UnknownCapability
     │   ├── CredentialRefused, CredentialNotFound
     │   ├── ConnectionNotFound, ConnectionNotAllowed
+    │   ├── DefinitionNotFound, DefinitionInUse
     │   └── TooManySignals, ChildTooDeep
     ├── Unavailable                 try again later; says what is not reachable
     │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed, DockerUnreachable
@@ -134,6 +135,12 @@ class InvalidAgent(BadInput):
 class InvalidConnection(BadInput):
     template = "no connection of type {type}: {reason}"
     type: str
+    reason: str
+
+
+class InvalidDefinition(BadInput):
+    template = "definition {workflow} cannot be registered: {reason}"
+    workflow: str
     reason: str
 
 
@@ -373,6 +380,23 @@ class ConnectionNotAllowed(Refused):
     instance: str
     connection: str
     reason: str
+
+
+class DefinitionNotFound(Refused):
+    """`definition` is a workflow's name, and maybe `@` and a version."""
+
+    template = "there is no registered definition {definition}; {hint}"
+    definition: str
+    hint: str
+
+
+class DefinitionInUse(Refused):
+    template = (
+        "{definition} is in use by {users}; delete the workflow or register another definition of it (`runtara "
+        "workflow delete`, `runtara dsl register`), and let the instances end"
+    )
+    definition: str
+    users: str
 
 
 class DataInUse(Refused):

@@ -49,6 +49,9 @@ MAX_IMAGE_ENV_BYTES: Final = 16 * 1024  # names and values together
 MAX_IMAGE_SECRETS: Final = 32
 MIN_IMAGE_MEMORY_BYTES: Final = 6 * 1024 * 1024  # the least that Docker takes
 
+# definitions
+MAX_DEFINITION_BYTES: Final = 4 * 1024 * 1024  # half of a message; thousands of steps fit
+
 # connections
 MAX_CONNECTION_FIELDS: Final = 64
 MAX_CONNECTION_BYTES: Final = 64 * 1024  # its fields as JSON; private keys and certificates have a few KiB

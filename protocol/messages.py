@@ -277,6 +277,7 @@ class InstanceView(_Lenient, frozen=True, kw_only=True, omit_defaults=False):
     progress: tuple[int, int | None] | None = None
     note: str | None = None
     forked_from: ForkedFrom | None = None
+    definition: int | None = None
 
 
 class ListRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
@@ -358,7 +359,8 @@ class PositionReply(_Lenient, frozen=True, kw_only=True):
 class ForkRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
     """Make `instance` out of the one that the subject names; `id`, `actor`, `at` and `reply` are those of a command.
 
-    `set`: answers by key, instead of what was recorded. `input`, `labels`: null for the source's.
+    `set`: answers by key, instead of what was recorded. `input`, `labels`: null for the source's. `latest`: with
+    the last version of its definition instead of the source's.
     """
 
     id: str
@@ -369,6 +371,7 @@ class ForkRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
     at_key: str | None = None
     set: dict[str, Raw] = {}
     input: Raw = NO_DATA
+    latest: bool = False
     labels: dict[str, str] | None = None
 
 
@@ -502,6 +505,63 @@ class RegisteredImage(_Lenient, frozen=True, kw_only=True):
 
     view: ImageView
     created: bool
+
+
+# definitions
+
+
+class RegisterDefinition(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
+    """A JSON workflow. `registration` is what whoever knows the language has read in `document`; what runs it, and the
+    version, are the platform's to give."""
+
+    registration: Registration
+    document: Raw
+    actor: str | None = None
+
+
+class DefinitionsRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
+    """`workflow`: of one only."""
+
+    workflow: str | None = None
+
+
+class DefinitionView(_Lenient, frozen=True, kw_only=True):
+    """A version of a definition. `is_current`: starts take it unless they say another."""
+
+    workflow: str
+    version: int
+    hash: str
+    is_current: bool
+    registered_at: int
+    registered_by: str | None
+
+
+class RegisteredDefinition(_Lenient, frozen=True, kw_only=True):
+    """`created`: the last version was another, so it is a new one."""
+
+    view: DefinitionView
+    created: bool
+
+
+class DefinitionRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
+    """Without `version`: the newest, or of `forget_definition` all of them."""
+
+    workflow: str
+    version: int | None = None
+
+
+class DefinitionReply(_Lenient, frozen=True, kw_only=True):
+    workflow: str
+    version: int
+    hash: str
+    document: Raw
+
+
+class HostDefinitions(_Lenient, frozen=True, kw_only=True):
+    """From a worker that hosts every registered definition, and `workflows` besides."""
+
+    worker: str
+    workflows: list[str]
 
 
 # connections

@@ -44,7 +44,8 @@ class Options(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults
 
     `runner` is the kind that executes it, `restarts` the budget of attempts in a row that are lost without a new
     key, `timeout_us` and `linger_us` durations, `durability` the default of its operations, `image` what a container
-    is made of, `connections` names of those that its code may open.
+    is made of, `connections` names of those that its code may open, `definition` the version of the registered JSON
+    workflow that it is.
     """
 
     runner: str = "pool"
@@ -54,6 +55,7 @@ class Options(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults
     durability: Literal["journal", "log"] | None = None
     image: Image | None = None
     connections: tuple[str, ...] = ()
+    definition: int | None = None
 
 
 class Parent(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -97,7 +99,8 @@ class Command(Record, frozen=True, kw_only=True):
 class Start(Command, frozen=True, kw_only=True, tag="start"):
     """`done`: an inbox of the sender's, to be told of the instance's end if that comes within a few seconds.
 
-    `parent` and `schedule` (a schedule's name) say for whom the platform starts it, on engine subjects only.
+    `parent` and `schedule` (a schedule's name) say for whom the platform starts it, on engine subjects only. `version`:
+    of the workflow's registered definition, the last unless given.
     """
 
     workflow: str
@@ -107,6 +110,7 @@ class Start(Command, frozen=True, kw_only=True, tag="start"):
     parent: Parent | None = None
     schedule: str | None = None
     done: str | None = None
+    version: int | None = None
 
 
 class Signal(Command, frozen=True, kw_only=True, tag="signal"):
@@ -182,7 +186,7 @@ class StepFailure(Report, frozen=True, kw_only=True, tag="step_failed"):
 
 
 class ChildRequest(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`on_end`: what becomes of the child when its parent ends before it."""
+    """`on_end`: what becomes of the child when its parent ends before it. `version`: as that of a start."""
 
     workflow: str
     instance: str | None = None
@@ -190,6 +194,7 @@ class ChildRequest(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_def
     options: Options | None = None
     labels: dict[str, str] = {}
     on_end: Literal["cancel", "leave"] = "cancel"
+    version: int | None = None
 
 
 class Parked(Report, frozen=True, kw_only=True, tag="parked"):

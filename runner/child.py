@@ -162,9 +162,9 @@ def exit_reason(code: int, of: str = "the worker process") -> str:
         return f"{of} was ended by signal {-code}"
 
 
-def worker_command(targets: Sequence[str]) -> list[str]:
-    """The command line of a worker process for `targets`."""
-    return [sys.executable, "-m", "runtara.sdk.run", *targets]
+def worker_command(targets: Sequence[str], *, registered: bool = False) -> list[str]:
+    """The command line of a worker process for `targets`, and for all registered definitions."""
+    return [sys.executable, "-m", "runtara.sdk.run", *targets, *(["--registered"] if registered else [])]
 
 
 def worker_environ(settings: Settings) -> dict[str, str]:

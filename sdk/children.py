@@ -62,6 +62,7 @@ class Children:
         if on_end not in (None, "cancel", "leave", "wait"):
             raise TypeError(f"on_end takes 'cancel', 'leave' or 'wait', not {on_end!r}")
         labels = checked_labels(labels)
+        version = kwargs.pop("version", None) if isinstance(workflow, str) else None
         name, input = named_input(workflow, args, kwargs)
         decode = orjson.loads if isinstance(workflow, str) else workflow.decode_result
         if key is None:
@@ -76,7 +77,9 @@ class Children:
         if known is None:
             known = self._id(key) if id is None else check_id(id, "instance")
             policy: Literal["cancel", "leave"] = "leave" if on_end == "leave" else "cancel"
-            asked = ChildRequest(workflow=name, instance=id, input=input, labels=labels, on_end=policy)
+            asked = ChildRequest(
+                workflow=name, instance=id, input=input, labels=labels, on_end=policy, version=version
+            )  # fmt: skip
             await self._ask(Request(key, release, known, decode), asked)
         return Request(key, release, known, decode)
 

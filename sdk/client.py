@@ -50,6 +50,7 @@ from . import ports
 from .commands import ANSWER_SECONDS, Commands
 from .connection import Connection
 from .connections import Connections
+from .definitions import Definitions
 from .forks import fork_request
 from .hints import CommitHints
 from .images import Images
@@ -129,6 +130,11 @@ class Client:
         return Images(self._api, self.tenant)
 
     @property
+    def definitions(self) -> Definitions:
+        """JSON workflows that the platform keeps, in versions."""
+        return Definitions(self._api, self._actor)
+
+    @property
     def connections(self) -> Connections:
         """Named secrets for the code of workflows: `client.connections.set("crm", "http_bearer", {"token": …})`."""
         return Connections(self._api, self._actor)
@@ -153,15 +159,18 @@ class Client:
         *,
         id: str | None = None,
         labels: Mapping[str, str] | None = None,
+        version: int | None = None,
     ) -> "Handle[Any]": ...
     async def start(self, workflow: Workflow[..., Any] | str, *args: Any, **kwargs: Any) -> "Handle[Any]":
         """Start an instance: a `Workflow` with its arguments, or a workflow's name with its input by parameter.
 
         `id` is made up unless given, `labels` are for lists; a workflow with parameters of these names is started by
-        its own name. The same start again (same id, workflow and input) gives the same instance.
-        Raises `StartConflict`, `UnknownWorkflow`, `InvalidInput`, `NotConfirmed`.
+        its own name. `version` of a registered JSON workflow is the last one unless given. The same start again (same
+        id, workflow and input) gives the same instance.
+        Raises `StartConflict`, `UnknownWorkflow`, `DefinitionNotFound`, `InvalidInput`, `NotConfirmed`.
         """
         id, labels = kwargs.pop("id", None), kwargs.pop("labels", None)
+        version = kwargs.pop("version", None) if isinstance(workflow, str) else None
         name, input = named_input(workflow, args, kwargs)
         instance = f"{name[:_NAME_PART]}-{new_token()}" if id is None else check_id(id, "instance")
         command = Start(
@@ -170,6 +179,7 @@ class Client:
             input=input,
             labels=checked_labels(labels),
             done=self._results.inbox,
+            version=version,
         )
         watch = self._results.watch(instance, starting=True)
         answer = await self._commands.send(command)
@@ -237,18 +247,19 @@ class Client:
     async def fork(
         self, id: str, *, at: str | None = None, set: Mapping[str, object] | None = None,
         input: Mapping[str, object] | None = None, new_id: str | None = None,
-        labels: Mapping[str, str] | None = None, timeout: float = ANSWER_SECONDS,
+        labels: Mapping[str, str] | None = None, latest: bool = False, timeout: float = ANSWER_SECONDS,
     ) -> "Handle[Any]":  # fmt: skip
         """A new instance that begins where `id` stands, or just before the operation with the key `at`.
 
         What `id` recorded before is answered, but for failures and for what it still waits for. `set` gives answers by
         hand, by key, also to steps that failed or lie behind `at`; `input` replaces the input, `labels` the labels.
-        `new_id` is made up unless given. What `id` is to undo stays its own: cancelling the fork undoes only what the
+        `latest` takes the last version of a registered JSON workflow, not that of `id`. `new_id` is made up unless
+        given. What `id` is to undo stays its own: cancelling the fork undoes only what the
         fork itself has done.
         Raises `InstanceNotFound`, `UnknownKey`, `UnknownWorkflow`, `StartConflict`, `HistoryTooLarge`, `NotConfirmed`.
         """
         request = fork_request(
-            id, at=at, answers=set or {}, input=input, id=new_id, labels=labels, actor=self._actor
+            id, at=at, answers=set or {}, input=input, id=new_id, labels=labels, latest=latest, actor=self._actor
         )  # fmt: skip
         await self._commands.fork(id, request, timeout=timeout)
         return Handle(self, request.instance, None)

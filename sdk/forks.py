@@ -17,7 +17,7 @@ _TOKEN_CHARACTERS = 12  # 60 random bits: forks of one instance are few
 
 def fork_request(
     source: str, *, at: str | None, answers: Mapping[str, object], input: Mapping[str, object] | None, id: str | None,
-    labels: Mapping[str, str] | None, actor: str | None,
+    labels: Mapping[str, str] | None, latest: bool, actor: str | None,
 ) -> ForkRequest:  # fmt: skip
     """Raises `InvalidId`, `InvalidKey`, `StateTooLarge`, `StateNotRepresentable`."""
     check_id(source, "instance")
@@ -33,4 +33,5 @@ def fork_request(
         set={check_key(key): Raw(encode(value, key=key)) for key, value in answers.items()},
         input=Raw(encode(dict(input), key="input")) if input is not None else NO_DATA,
         labels=dict(labels) if labels is not None else None,
+        latest=latest,
     )

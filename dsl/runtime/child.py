@@ -51,7 +51,7 @@ async def call_child(ctx: Context, key: str, call: ChildCall, inputs: Mapping[st
 
 async def _try(ctx: Context, key: str, call: ChildCall, inputs: Mapping[str, object]) -> object:
     async def child() -> Any:
-        return await ctx.call(call.workflow, child_input(inputs), key=key)
+        return await ctx.call(call.workflow, child_input(inputs), key=key, version=call.version)
 
     if call.timeout_ms is None:
         return await child()

@@ -102,7 +102,7 @@ def fork_record(
         tenant=tenant,
         workflow=state.workflow,
         input=request.input if input_replaced else input,
-        options=state.options,
+        options=msgspec.structs.replace(state.options, definition=None) if request.latest else state.options,
         labels=labels if request.labels is None else request.labels,
         source=source,
         version=state.version,

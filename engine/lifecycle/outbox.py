@@ -55,6 +55,7 @@ def _start(event: ChildRequested, after: State, tenant: str, instance: str) -> S
         input=request.input,
         options=request.options,
         labels=request.labels,
+        version=request.version,
         parent=Parent(instance=instance, key=event.key or "", depth=after.parent.depth + 1 if after.parent else 1),
     )
 

@@ -54,6 +54,7 @@ from ..lifecycle import (
     effects,
     outbox_commands,
     start_unknown,
+    version_fault,
     with_registration,
 )
 from .clock import VirtualClock
@@ -258,7 +259,7 @@ class MemoryEngine:
             close = get_close_matches(record.workflow, names, n=3)
             hint = f" (did you mean {', '.join(map(repr, close))}?)" if close else ""
             return record, UnknownWorkflow(workflow=record.workflow, hint=hint)
-        return with_registration(record, known.kind, known.options), None
+        return with_registration(record, known.kind, known.options), version_fault(record, known.options)
 
     def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:
         assert start.parent is not None

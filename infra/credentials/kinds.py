@@ -20,18 +20,11 @@ from .jwt import UNLIMITED, Subjects, UserBody
 
 NO_TENANT: Final = ""  # of those in the platform's or the system's account
 _READ_VERBS: Final = (
-    "info",
-    "list",
-    "tail",
-    "workflows",
-    "schedule_list",
-    "schedule_get",
-    "images",
-    "connections",
-    "credential",
-)
+    "info", "list", "tail", "workflows", "schedule_list", "schedule_get", "images", "connections", "definitions",
+    "definition", "credential",
+)  # fmt: skip
 _READ_INSTANCE_VERBS: Final = ("get", "events", "memos", "result", "credential")
-_WORKER_VERBS: Final = ("info", "register", "credential")
+_WORKER_VERBS: Final = ("info", "register", "host_definitions", "definition", "credential")
 _LAUNCHED_VERBS: Final = ("info", "credential")  # of a worker that hosts what its runner gave it, and registers nothing
 _WORKER_INSTANCE_VERBS: Final = ("get", "events", "memos", "position", "connection")
 _TAG: Final = "runtara"

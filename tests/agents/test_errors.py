@@ -14,7 +14,7 @@ from runtara.sdk.retry import Tries
 from runtara.sdk.testing import assert_crash_safe
 
 LATER = AgentError(
-    "HTTP_429", "too many", category="transient", severity="warning", retry_after=timedelta(seconds=1.5),
+    "BUSY", "too many", category="transient", severity="warning", retry_after=timedelta(seconds=1.5),
     attributes={"status": 429, "code": "theirs"},
 )  # fmt: skip
 NEVER = AgentError("HTTP_404", "not found")
@@ -86,4 +86,4 @@ async def test_a_workflow_catches_it_as_itself_whatever_crashes() -> None:
 
 
 def test_unknown_wire_errors_stay_readable() -> None:
-    assert str(from_wire(WireError(code="AgentErrorOfTomorrow", message=str(LATER)))) == "HTTP_429: too many"
+    assert str(from_wire(WireError(code="AgentErrorOfTomorrow", message=str(LATER)))) == "BUSY: too many"

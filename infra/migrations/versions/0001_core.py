@@ -40,6 +40,19 @@ def upgrade() -> None:
     op.create_index("ix_credentials_expiry", "credentials", ["tenant", "expires_at"], unique=False)
     op.create_index("ix_credentials_user", "credentials", ["tenant", "user_id"], unique=False)
     op.create_table(
+        "definitions",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("workflow", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("document", sa.JSON(), nullable=False),
+        sa.Column("hash", sa.Text(), nullable=False),
+        sa.Column("registration", sa.JSON(), nullable=False),
+        sa.Column("registered_at", sa.BigInteger(), nullable=False),
+        sa.Column("registered_by", sa.Text(), nullable=True),
+        sa.Column("deleted_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("tenant", "workflow", "version"),
+    )
+    op.create_table(
         "deployment",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -313,6 +326,7 @@ def downgrade() -> None:
     op.drop_table("events")
     op.drop_table("engines")
     op.drop_table("deployment")
+    op.drop_table("definitions")
     op.drop_index("ix_credentials_user", table_name="credentials")
     op.drop_index("ix_credentials_expiry", table_name="credentials")
     op.drop_table("credentials")
