@@ -24,11 +24,12 @@ from runtara.infra.settings import Settings
 from runtara.sdk.client import Client
 
 from .cases import CASES, Case, OurBench
+from .dsl import DSL
 from .launching import LAUNCHING
 from .measure import Line, fsync_ms
 from .waiting import WAITING
 
-ALL = {**CASES, **WAITING, **LAUNCHING}
+ALL = {**CASES, **WAITING, **LAUNCHING, **DSL}
 RESULTS = Path(__file__).parent / "results"
 TARGET = "bench.workflows"
 JOURNAL_BYTES = 512 * 1024 * 1024

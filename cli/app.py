@@ -8,6 +8,7 @@ from . import (
     connections,
     control,
     credentials,
+    dsl,
     forks,
     image_build,
     images,
@@ -61,6 +62,7 @@ app.add_typer(images.app, name="image")
 app.add_typer(agents.app, name="agents")
 app.add_typer(connections.app, name="connections")
 app.add_typer(credentials.app, name="credential")
+app.add_typer(dsl.app, name="dsl")
 audit.app.command("export")(retention.export)
 audit.app.command("archive")(retention.archive)
 app.add_typer(audit.app, name="audit")

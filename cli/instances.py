@@ -26,6 +26,7 @@ from .options import (
     parse_labels,
     settings_for,
 )
+from .step_table import StepTable
 
 Input = Annotated[
     str | None,
@@ -147,7 +148,7 @@ def log(
     tenant: Tenant = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the event log of an instance."""
+    """Print the event log of an instance; of a JSON workflow with `trackEvents`, a table of its steps, too."""
 
     async def go() -> None:
         async with client_of(tenant) as client:
@@ -168,12 +169,15 @@ def tail(tenant: Tenant = None, as_json: AsJson = False) -> None:
 
 
 async def _print_events(events: AsyncIterator[EventView], *, as_json: bool, with_instance: bool = False) -> None:
-    console = output.console()
+    console, steps = output.console(), StepTable()
     async for event in events:
         if as_json:
             output.print_json(output.event_json(event))
         else:
             console.print(output.event_line(event, with_instance=with_instance))
+            if not with_instance:
+                steps.add(event)
+    steps.print()
 
 
 def signal(
