@@ -9,6 +9,7 @@ from . import (
     control,
     credentials,
     dsl,
+    dsl_register,
     forks,
     image_build,
     images,
@@ -62,6 +63,7 @@ app.add_typer(images.app, name="image")
 app.add_typer(agents.app, name="agents")
 app.add_typer(connections.app, name="connections")
 app.add_typer(credentials.app, name="credential")
+dsl.app.command("register")(dsl_register.register)
 app.add_typer(dsl.app, name="dsl")
 audit.app.command("export")(retention.export)
 audit.app.command("archive")(retention.archive)

@@ -49,9 +49,9 @@ def validate(files: Files, tenant: Tenant = None, as_json: AsJson = False) -> No
         return
     for file, problems in found:
         if as_json:
-            output.print_json(_verdict(file, problems))
+            output.print_json(verdict_json(file, problems))
         else:
-            _print_problems(file, problems)
+            print_problems(file, problems)
     if any(problem.severity == "error" for _, problems in found for problem in problems):
         raise typer.Exit(exits.FAILED)
 
@@ -144,7 +144,7 @@ def _write(text: str, out: Path | None) -> None:
     out.write_text(text, "utf-8")
 
 
-def _verdict(file: Path, problems: "Sequence[Problem]") -> dict[str, object]:
+def verdict_json(file: Path, problems: "Sequence[Problem]") -> dict[str, object]:
     """One line of `validate --json`; scripts rely on its names."""
     errors = sum(problem.severity == "error" for problem in problems)
     return {
@@ -157,7 +157,7 @@ def _verdict(file: Path, problems: "Sequence[Problem]") -> dict[str, object]:
     }
 
 
-def _print_problems(file: Path, problems: "Sequence[Problem]") -> None:
+def print_problems(file: Path, problems: "Sequence[Problem]") -> None:
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
     counts = [output.counted(count, noun) for count, noun in ((errors, "error"), (warnings, "warning")) if count]

@@ -44,6 +44,10 @@ def start(
     workflow: WorkflowName,
     id: Annotated[str | None, typer.Option("--id", metavar="ID", help="The instance's id (default: made up).")] = None,
     input: Input = None,
+    version: Annotated[
+        int | None,
+        typer.Option("--version", min=1, metavar="N", help="Of a registered JSON workflow (default: the last)."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and print the result.")] = False,
     label: Labels = None,
     tenant: Tenant = None,
@@ -53,7 +57,8 @@ def start(
 
     async def go() -> None:
         async with client_of(tenant) as client:
-            handle = await client.start(workflow, parse_input(input, workflow), id=id, labels=parse_labels(label))
+            given = parse_input(input, workflow)
+            handle = await client.start(workflow, given, id=id, labels=parse_labels(label), version=version)
             if wait:
                 value = await handle.result()
                 print_result(handle.id, value, as_json=as_json)
