@@ -193,8 +193,8 @@ class StepFailure(Report, frozen=True, kw_only=True, tag="step_failed"):
 
 
 class ChildRequest(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`on_end`: what becomes of the child when its parent ends before it. `version`: as that of a start. `digest`: of an
-    input that went aside."""
+    """`on_end`: what becomes of the child when its parent ends before it. `version`: as that of a start.
+    `digest`: of an input that went aside."""
 
     workflow: str
     instance: str | None = None
