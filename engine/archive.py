@@ -29,8 +29,7 @@ from runtara.projections.archives import ArchiveFile, RetiredInstance
 from runtara.projections.blob_files import write_blob
 from runtara.projections.blobs import Damaged, packed_parts
 from runtara.projections.chains import Links
-from runtara.projections.instances import InstanceRow
-from runtara.projections.refold import refolded
+from runtara.projections.refold import Refolded, refolded
 from runtara.projections.verdict import MAX_FINDINGS, PAGE, Connection, Finding
 from runtara.protocol.errors import BadInput
 from runtara.protocol.messages import Status
@@ -55,11 +54,6 @@ SELECT i.tenant, i.instance, i.partition, i.workflow, i.status, i.version, i.has
 FROM instances i JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance)
 WHERE i.status = ANY($3::text[]) AND i.updated_at < $4
 ORDER BY i.tenant, i.instance FOR UPDATE OF i
-"""
-_USES: Final = """
-SELECT u.tenant, u.instance, u.hash FROM blob_uses u
-JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance)
-ORDER BY u.tenant, u.instance, u.hash
 """
 _RETIRE_USES: Final = """
 WITH gone AS (
@@ -241,34 +235,32 @@ class _Run:
     ) -> list[asyncpg.Record]:
         """All events of these instances into the file; the rows of those that have ended, as their events say."""
         links = Links()
-        ended: dict[Id, InstanceRow] = {}
+        ended: dict[Id, Refolded] = {}
         async for done in refolded(self._pages(connection, file, links, locked)):
-            ended.update({one.id: one.row for one in done if one.row is not None})
+            ended.update({one.id: one for one in done if one.row is not None})
         for row in locked:
             id = (row["tenant"], row["instance"])
             if id not in links.broken and not _is_as_told(row, ended.get(id)):
                 problem = "its row is not what its events say; run `runtara audit rebuild` first"
                 links.broken[id] = Finding(problem=problem, partition=row["partition"], tenant=id[0], instance=id[1])
-        await self._write_values(connection, links, locked)
+            elif id not in links.broken:
+                await self._write_values(connection, links, ended[id], row["partition"])
         self._findings += links.broken.values()
         return [row for row in locked if (row["tenant"], row["instance"]) not in links.broken]
 
     async def _write_values(
-        self, connection: "Connection[asyncpg.Record]", links: Links, locked: list[asyncpg.Record]
+        self, connection: "Connection[asyncpg.Record]", links: Links, ended: Refolded, partition: int
     ) -> None:
-        """Of each instance the values that its events name, into files of their own."""
-        partitions = {(row["tenant"], row["instance"]): row["partition"] for row in locked}
-        for use in await connection.fetch(_USES, *_transposed(list(partitions))):
-            id, hash = (use["tenant"], use["instance"]), use["hash"]
-            if id in links.broken:
-                continue
+        """The values that the events of an instance name, into files of their own."""
+        tenant, instance = ended.id
+        for hash in sorted(ended.uses):
             try:
-                written = await write_blob(self._folder, id[0], hash, packed_parts(connection, id[0], hash))
+                written = await write_blob(self._folder, tenant, hash, packed_parts(connection, tenant, hash))
             except Damaged as exc:
                 problem = f"a value that its events name {exc} (SHA-256 {hash}); see `runtara audit verify`"
-                links.broken[id] = Finding(problem=problem, partition=partitions[id], tenant=id[0], instance=id[1])
-            else:
-                self._counts["values"] += written
+                links.broken[ended.id] = Finding(problem=problem, partition=partition, tenant=tenant, instance=instance)
+                return
+            self._counts["values"] += written
 
     async def _pages(
         self,
@@ -286,8 +278,9 @@ class _Run:
             yield page
 
 
-def _is_as_told(row: asyncpg.Record, folded: InstanceRow | None) -> bool:
+def _is_as_told(row: asyncpg.Record, ended: Refolded | None) -> bool:
     """Whether the log says of an instance what its row, by which it was chosen, does."""
+    folded = ended.row if ended is not None else None
     if folded is None:
         return False
     state = folded.state

@@ -22,7 +22,7 @@ from runtara.protocol.errors import BlobCorrupt, BlobMissing, Malformed
 
 COLLECTED_AT_ONCE: Final = 200
 
-_PUT_ONLY: Final = """
+PUT_ONLY: Final = """
 WITH kept AS (
     INSERT INTO blobs (tenant, hash, size, upload, stored_at, unused_since) VALUES ($1, $2, $3, $4, $6, $6)
     ON CONFLICT (tenant, hash) DO UPDATE SET unused_since = excluded.unused_since RETURNING upload
@@ -49,19 +49,20 @@ _DROP_UPLOAD: Final = """
 WITH given_up AS (DELETE FROM blob_uploads WHERE tenant = $1 AND upload = $2)
 DELETE FROM blob_parts WHERE tenant = $1 AND upload = $2
 """
-_GET: Final = """
-SELECT b.size, p.data FROM blobs b
-LEFT JOIN blob_parts p ON p.tenant = b.tenant AND p.upload = b.upload AND p.n = $3
-WHERE b.tenant = $1 AND b.hash = $2 AND ($4::text IS NULL OR EXISTS (
+GET: Final = """
+SELECT b.size, (
+    SELECT p.data FROM blob_parts p WHERE p.tenant = b.tenant AND p.upload = b.upload AND p.n = $3
+) AS data -- as a join, Postgres would go through all parts of the tenant
+FROM blobs b WHERE b.tenant = $1 AND b.hash = $2 AND ($4::text IS NULL OR EXISTS (
     SELECT FROM blob_uses u WHERE u.tenant = $1 AND u.instance = $4 AND u.hash = $2
 ))
 """
-_COLLECT: Final = """
+COLLECT: Final = """
 WITH old AS (
-    SELECT b.tenant, b.hash, b.upload, EXISTS (
-        SELECT FROM blob_uses u WHERE u.tenant = b.tenant AND u.hash = b.hash
-    ) OR EXISTS (
-        SELECT FROM schedules s WHERE s.tenant = b.tenant AND s.input_blob ->> 'hash' = b.hash
+    SELECT b.tenant, b.hash, b.upload, coalesce(
+        (SELECT true FROM blob_uses u WHERE u.tenant = b.tenant AND u.hash = b.hash LIMIT 1),
+        (SELECT true FROM schedules s WHERE s.tenant = b.tenant AND s.input_blob ->> 'hash' = b.hash LIMIT 1),
+        false -- not EXISTS: Postgres would read both tables whole, once
     ) AS used
     FROM blobs b WHERE b.unused_since < $1 ORDER BY b.unused_since LIMIT $2 FOR UPDATE OF b SKIP LOCKED
 ),
@@ -76,7 +77,7 @@ parts AS (
 )
 SELECT count(*) AS seen, count(*) FILTER (WHERE NOT used) AS gone FROM old
 """
-_COLLECT_UPLOADS: Final = """
+COLLECT_UPLOADS: Final = """
 WITH old AS (DELETE FROM blob_uploads WHERE began_at < $1 RETURNING tenant, upload)
 DELETE FROM blob_parts p USING old WHERE p.tenant = old.tenant AND p.upload = old.upload
 """
@@ -107,7 +108,7 @@ class PostgresBlobs:
         blob, upload = part.blob, part.upload
         if blob.parts == 1:
             packed = await _checked_and_packed(blob, data)
-            await self._pool.execute(_PUT_ONLY, tenant, blob.hash, blob.size, upload, packed, now)
+            await self._pool.execute(PUT_ONLY, tenant, blob.hash, blob.size, upload, packed, now)
         elif part.is_last:
             await self._finish(tenant, part, data, now)
         else:
@@ -123,13 +124,15 @@ class PostgresBlobs:
                 await connection.execute(_PUT_PART, tenant, upload, part.n, packed, now)
                 await _check_whole(connection, tenant, part)
                 kept = await connection.fetchval(_SEAL, tenant, blob.hash, blob.size, upload, now)
+            if kept is None:  # the same part, sent again, was faster; or so was the collector
+                kept = await connection.fetchval(_TOUCH, tenant, blob.hash, now)
             if kept is None:
                 raise Malformed(reason="this upload was given up; send the value again")
             if kept != upload:  # the same value is there from another upload
                 await connection.execute(_DROP_UPLOAD, tenant, upload)
 
     async def get(self, tenant: str, hash: str, n: int, *, instance: str | None = None) -> bytes:
-        row = await self._pool.fetchrow(_GET, tenant, hash, n, instance)
+        row = await self._pool.fetchrow(GET, tenant, hash, n, instance)
         if row is None:
             told = "nothing is stored under this hash" + (
                 "" if instance is None else " that this instance has recorded"
@@ -149,11 +152,11 @@ class PostgresBlobs:
     async def collect(self, *, before_us: int) -> int:
         gone = 0
         while True:
-            row = await self._pool.fetchrow(_COLLECT, before_us, COLLECTED_AT_ONCE)
+            row = await self._pool.fetchrow(COLLECT, before_us, COLLECTED_AT_ONCE)
             gone += row["gone"] if row is not None else 0
             if row is None or row["seen"] < COLLECTED_AT_ONCE:
                 break
-        await self._pool.execute(_COLLECT_UPLOADS, before_us)
+        await self._pool.execute(COLLECT_UPLOADS, before_us)
         return gone
 
 

@@ -165,7 +165,7 @@ blob_uses: Final = Table(
     Column("tenant", Text, primary_key=True),
     Column("instance", Text, primary_key=True),
     Column("hash", Text, primary_key=True),
-    Index("ix_blob_uses_hash", "tenant", "hash"),
+    Index("ix_blob_uses_hash", "tenant", "hash", "instance"),
 )
 
 # Instances whose events went into an archive. Their ids are never used again.

@@ -37,7 +37,7 @@ class _End(msgspec.Struct, frozen=True):
     offset: int
     version: int
     hash: bytes
-    values: tuple[tuple[str | None, str], ...] = ()  # key and hash of those that went aside
+    values: list[tuple[str | None, str]] = []  # key and hash of those that went aside
 
 
 async def prove(connection: "Connection[asyncpg.Record]", folder: Path) -> list[Finding]:
@@ -98,9 +98,9 @@ def _ends(file: Path) -> dict[Id, _End]:
         )  # fmt: skip
         hash = event_hash(before.hash if before is not None else None, text)
         named = hash_in(event.type, event.key, bytes(event.data))
-        values = before.values if before is not None else ()
+        values = before.values if before is not None else []
         if named is not None:
-            values = (*values, (event.key, named))
+            values.append((event.key, named))
         ends[id] = _End(event.offset, event.version, hash, values)
     return ends
 

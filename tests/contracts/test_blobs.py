@@ -1,5 +1,6 @@
 """What keeps long values: the store in Postgres and its twin in memory hand out what was stored, or an error."""
 
+import asyncio
 import hashlib
 import os
 import time
@@ -86,6 +87,21 @@ async def test_a_part_that_is_sent_twice_counts_once(kept: Kept) -> None:
         data = LONG[n * PART_BYTES : (n + 1) * PART_BYTES]
         await kept.store.put(T, Part(blob=blob, upload="u", n=n), data)
     assert await read(kept.store, blob) == LONG
+
+
+async def test_a_last_part_that_is_sent_again_while_it_is_checked_does_no_harm(kept: Kept) -> None:
+    blob, last = blob_of(LONG), 2
+    for n in range(last):
+        await kept.store.put(T, Part(blob=blob, upload="u", n=n), LONG[n * PART_BYTES : (n + 1) * PART_BYTES])
+    part = Part(blob=blob, upload="u", n=last)
+    await asyncio.gather(*(kept.store.put(T, part, LONG[last * PART_BYTES :]) for _ in range(3)))
+    assert await read(kept.store, blob) == LONG
+
+
+async def test_the_same_value_from_several_at_once_is_kept_once(kept: Kept) -> None:
+    for value in (LONG, b"x" * 70_000):
+        blobs = await asyncio.gather(*(put(kept.store, value) for _ in range(5)))
+        assert await read(kept.store, blobs[0]) == value
 
 
 @pytest.mark.parametrize("size", [70_000, 2 * PART_BYTES + 17])

@@ -60,6 +60,12 @@ async def sized(ctx: Context, value: str) -> int:
     return len(value)
 
 
+@workflow(linger=AT_ONCE)
+async def holds(ctx: Context, value: str) -> int:
+    await ctx.wait_signal("go")
+    return len(value)
+
+
 class Stage(NamedTuple):
     settings: Settings
     engine: Engine
@@ -69,7 +75,7 @@ class Stage(NamedTuple):
 
 @pytest.fixture
 async def stage(settings: Settings) -> AsyncIterator[Stage]:
-    workflows: tuple[Workflow[..., Any], ...] = (resumed, long_result, sized)
+    workflows: tuple[Workflow[..., Any], ...] = (resumed, long_result, sized, holds)
     await deploy(settings)
     async with (
         running(settings) as engine,
@@ -239,6 +245,22 @@ async def test_what_is_archived_takes_its_values_along_and_they_go_once_nobody_u
     await second.signal("go")
     assert await second.result(timeout=30) == f"{LONG} characters"
     await stage.peer.is_sound()
+
+
+async def test_a_value_that_others_use_stays_when_one_of_them_is_archived(stage: Stage, tmp_path: Path) -> None:
+    value = "x" * 100_000
+    assert await (await stage.client.start(sized, value=value, id="i-1")).result(timeout=30) == 100_000
+    other = await stage.client.start(holds, value=value, id="i-2")
+    await stage.peer.until_status("i-2", "waiting")
+    assert await stage.peer.pool.fetchval("SELECT count(*) FROM blobs") == 1
+    assert (await archive(stage.peer.pool, Policy(before_us=2**62), tmp_path)).values == 1
+    assert await stage.engine.collector.collect(older_than=timedelta(0)) == 0
+    await other.signal("go")
+    assert await other.result(timeout=30) == 100_000
+    assert (await archive(stage.peer.pool, Policy(before_us=2**62), tmp_path)).values == 0  # the file is there
+    assert await stage.engine.collector.collect(older_than=timedelta(0)) == 1
+    async with stage.peer.pool.acquire() as connection:
+        assert await prove(connection, tmp_path) == []
 
 
 async def test_an_instance_whose_value_is_damaged_stays_out_of_the_archive(stage: Stage, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from runtara.engine import queries, schedules, sql
+from runtara.engine import blob_store, queries, schedules, sql
 from tests.support.peer import Peer
 
 VALUES = {"text[]": "{a}", "int[]": "{1}", "bigint[]": "{1}", "json[]": "{1}", "bytea[]": "{a}", "jsonb": "{}"}
@@ -27,6 +27,14 @@ PLANS = {
         {"uq_events_tenant_instance_version"},
     ),
     "MEMOS_AT": (sql.MEMOS_AT, ["text[]", "text[]", "int[]"], {"uq_events_tenant_instance_version"}),
+    "GET": (blob_store.GET, ["text", "text", "int", "text"], {"blobs_pkey", "blob_parts_pkey", "ix_blob_uses_hash"}),
+    "COLLECT": (
+        blob_store.COLLECT,
+        ["bigint", "int"],
+        {"ix_blobs_unused", "ix_blob_uses_hash", "schedules_pkey", "blobs_pkey", "blob_parts_pkey"},
+    ),
+    "COLLECT_UPLOADS": (blob_store.COLLECT_UPLOADS, ["bigint"], {"blob_parts_pkey"}),
+    "LET_GO": (blob_store.LET_GO, ["text", "text[]", "bigint"], {"blobs_pkey"}),
     "LIST": (
         queries.LIST,
         ["text", "text", "text", "jsonb", "bigint", "text", "int"],

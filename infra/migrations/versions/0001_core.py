@@ -36,7 +36,7 @@ def upgrade() -> None:
         sa.Column("hash", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "instance", "hash"),
     )
-    op.create_index("ix_blob_uses_hash", "blob_uses", ["tenant", "hash"], unique=False)
+    op.create_index("ix_blob_uses_hash", "blob_uses", ["tenant", "hash", "instance"], unique=False)
     op.create_table(
         "blobs",
         sa.Column("tenant", sa.Text(), nullable=False),
