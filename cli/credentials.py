@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Who may connect: credentials of tenants, and the keys that sign them.", no_args_is_help=True)
 
 STDOUT: Final = STDIN
+RESOLVER: Final = Path("/data/accounts")
 _READABLE: Final = 0o644
 
 
@@ -175,7 +176,7 @@ def revoke(
 @app.command("init")
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the keys go; made if need be.")],
-    resolver: Resolver = Path("/data/accounts"),
+    resolver: Resolver = RESOLVER,
     configuration: Configuration = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="If there are keys already, use them; the server's part is written anew.")
@@ -209,6 +210,14 @@ def init(
         )
 
     exits.run(go(), as_json=as_json)
+
+
+def configured_resolver(folder: Path, file: Path | None) -> Path | None:
+    """The server's folder of accounts as what it includes says now; None if there is no such file."""
+    from runtara.infra.credentials.keyring import CONFIGURATION_FILE, KeyRing
+
+    server = file or folder / CONFIGURATION_FILE
+    return KeyRing.resolver_of(server.read_text()) if server.exists() else None
 
 
 def write_configuration(folder: Path, resolver: Path, file: Path | None) -> Path:

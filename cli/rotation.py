@@ -11,7 +11,7 @@ from runtara.infra.settings import Settings
 from runtara.protocol.errors import CredentialRefused
 
 from . import exits, output
-from .credentials import Configuration, Resolver, write_configuration
+from .credentials import RESOLVER, Configuration, configured_resolver, write_configuration
 from .options import AsJson, parse_age, settings_for
 
 
@@ -33,7 +33,10 @@ def rotate(
         Path | None,
         typer.Option("--operator-key", metavar="FILE", help="With --operator: operator.nk, if it is not in DIR."),
     ] = None,
-    resolver: Resolver = Path("/data/accounts"),
+    resolver: Annotated[
+        Path | None,
+        typer.Option("--resolver", metavar="DIR", help="Where the *server* keeps accounts; unless given as it is now."),
+    ] = None,
     configuration: Configuration = None,
     as_json: AsJson = False,
 ) -> None:
@@ -42,13 +45,14 @@ def rotate(
         raise typer.BadParameter("only the operator's key needs a second step", param_hint="--use")
 
     async def go() -> None:
+        where = resolver or configured_resolver(folder, configuration) or RESOLVER
         if not operator:
             _rotate_users(folder, parse_age(after, "--after"), parse_age(old_for, "--old-for"), as_json=as_json)
         elif not use:
             _draw_operator(folder, operator_key, as_json=as_json)
         else:
             await _use_operator(settings_for(None, nats_keys=str(folder)), folder, as_json=as_json)
-        server = write_configuration(folder, resolver, configuration)
+        server = write_configuration(folder, where, configuration)
         if not as_json:
             sys.stderr.write(f"{server} is written anew, for the next start of NATS\n")
 

@@ -12,7 +12,7 @@ import asyncpg
 import msgspec
 from msgspec import Raw
 
-from runtara.infra.postgres import PgConnection
+from runtara.infra.postgres import CONNECTION_ERRORS, PgConnection
 from runtara.projections.instances import InstanceRow, columns, grown_columns
 from runtara.protocol.blobs import Blob
 from runtara.protocol.errors import PartitionLost, RuntaraError, WireError
@@ -86,7 +86,7 @@ async def bound_transactions(connection: PgConnection) -> AsyncIterator[None]:
         yield
     finally:
         if not connection.is_closed():
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with suppress(asyncpg.PostgresError, *CONNECTION_ERRORS):
                 await connection.execute("RESET ALL")
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import asyncpg
 
 from runtara.infra.logs import logger
-from runtara.infra.postgres import PgConnection, is_transient
+from runtara.infra.postgres import CONNECTION_ERRORS, PgConnection, is_transient
 from runtara.protocol.errors import JournalLost, JournalMismatch, PartitionLost, RuntaraError, Unavailable, UnfitServer
 
 from . import log as event_log
@@ -43,7 +43,7 @@ class PartitionLoop:
                 token = await self._tenure(token)
             except BaseExceptionGroup as group:
                 token = self._after(_first(group), token)
-            except (RuntaraError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
+            except (RuntaraError, asyncpg.PostgresError, *CONNECTION_ERRORS) as exc:
                 token = self._after(exc, token)
             await asyncio.sleep(RETRY_SECONDS)
 

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from heapq import nlargest
 from typing import Final, Protocol
 
 import msgspec
@@ -33,6 +34,7 @@ SHARE: Final = 4  # of a journal's bytes: a quarter, as much as the purge keeps 
 MAX_REJECTED: Final = 1_000  # records of a source in a minute
 WINDOW_SECONDS: Final = 60.0  # of that count; and how often a source is reported
 LOOK_SECONDS: Final = 5.0
+MAX_SUSPECTS: Final = 8  # asked about at a time: three can have a quarter, but sizes are estimates
 MAX_SOURCES: Final = 10_000  # counted at once; without accounts a flood may come under any number of names
 
 
@@ -72,6 +74,7 @@ class Quotas:
 
     def within(self, rows: list[RejectedRow]) -> list[RejectedRow]:
         """Those of a batch that are kept, if it is committed."""
+        self._roll_window()
         counts: Counter[str] = Counter()
         kept = []
         for row in rows:
@@ -104,28 +107,36 @@ class Quotas:
                 log.debug("quotas_not_looked_at", stream=self._stream, reason=str(exc))
 
     async def _look(self, info: StreamInfo) -> None:
-        """Who has that much in the journal: at most three can."""
+        """Who has that much in the journal."""
         allowed = info.config.max_bytes // SHARE
-        mean = info.state.bytes / max(1, info.state.messages)
-        for subject, count in (await subjects_of(self._bus, self._stream)).items():
-            size = self._sizes.get(subject)
-            each = size.bytes / size.frames if size is not None else mean
-            if count * each <= allowed:
-                continue
+        counts = await subjects_of(self._bus, self._stream)
+        sizes = {subject: count * self._mean(subject, info) for subject, count in counts.items()}
+        for subject in nlargest(MAX_SUSPECTS, sizes, key=sizes.__getitem__):
+            if sizes[subject] <= allowed:
+                return
             behind = await waiting_for(self._bus, self._stream, subject, after=self._cursor())
-            if behind * each > allowed:
-                percent = 100 * behind * each / info.config.max_bytes
+            size = behind * self._mean(subject, info)
+            if size > allowed:
+                percent = 100 * size / info.config.max_bytes
                 self._report(subject, f"about {percent:.0f} % of the journal {self._stream} is its own")
 
+    def _mean(self, subject: str, info: StreamInfo) -> float:
+        """The size of a frame of this source's."""
+        size = self._sizes.get(subject)
+        return size.bytes / size.frames if size is not None else info.state.bytes / max(1, info.state.messages)
+
     def _count(self, rejected: Sequence[RejectedRow]) -> None:
-        now = time.monotonic()
-        if now - self._window >= WINDOW_SECONDS or len(self._rejected) >= MAX_SOURCES:
-            self._rejected.clear()
-            self._window = now
+        self._roll_window()
         self._rejected.update(row.subject for row in rejected)
         for subject in {row.subject for row in rejected}:
             if self._rejected[subject] > MAX_REJECTED:
                 self._report(subject, f"more than {MAX_REJECTED:,} of its records were rejected within a minute")
+
+    def _roll_window(self) -> None:
+        now = time.monotonic()
+        if now - self._window >= WINDOW_SECONDS or len(self._rejected) >= MAX_SOURCES:
+            self._rejected.clear()
+            self._window = now
 
     def _report(self, subject: str, reason: str) -> None:
         now = time.monotonic()

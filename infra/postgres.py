@@ -25,7 +25,13 @@ from runtara.protocol.ids import check_id
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 COMMAND_TIMEOUT_SECONDS: Final = 60.0
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-CONNECTION_ERRORS: Final = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, TimeoutError)
+CONNECTION_ERRORS: Final = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what asyncpg says of a session that the server ends while it is about to use it
+    TimeoutError,
+)
 
 Pool = asyncpg.Pool
 PgConnection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
@@ -155,9 +161,12 @@ def _plain(database_url: str) -> str:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same transaction may succeed later as it is: the connection broke, or two transactions met."""
+    """Whether the same transaction may succeed later as it is: the connection broke, or two transactions met.
+
+    Not by an error of asyncpg's own, which may as well be the batch's: whether its connection is closed says more.
+    """
     if isinstance(error, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncio.CancelledError)):
         return True
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "")[:2] in ("08", "53", "57", "58")
-    return isinstance(error, CONNECTION_ERRORS)
+    return isinstance(error, CONNECTION_ERRORS) and not isinstance(error, asyncpg.InternalClientError)

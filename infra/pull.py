@@ -67,8 +67,10 @@ class PulledMsg:
     async def ack(self) -> None:
         await self._bus.publish(self.reply, b"+ACK")
 
-    async def nak(self) -> None:
-        await self._bus.publish(self.reply, b"-NAK")
+    async def nak(self, delay: float = 0.0) -> None:
+        """It is delivered again, to whoever asks, after `delay` seconds."""
+        words = b'-NAK {"delay": %d}' % round(delay * 1e9) if delay else b"-NAK"
+        await self._bus.publish(self.reply, words)
 
     async def in_progress(self) -> None:
         await self._bus.publish(self.reply, b"+WPI")

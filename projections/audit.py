@@ -38,12 +38,16 @@ SELECT tenant, instance, key, min("offset") AS "offset", min(version) AS version
 ) AS numbered WHERE n > 1 GROUP BY tenant, instance, key ORDER BY "offset" LIMIT $2
 """
 # Both may lie in any partitions. A source of which nothing is left was archived, or is missed by its partition's head.
+# Materialized, because data of other events may be JSON that Postgres keeps and cannot look into.
 _OTHER_SOURCES: Final = """
-SELECT f."offset", f.tenant, f.instance, f.version, f.source, f.source_version, s.hash IS NULL AS is_gone
-FROM (
+WITH forks AS MATERIALIZED (
+    SELECT * FROM events WHERE partition = $1 AND version = 2 AND type = 'InstanceForked'
+), forked AS (
     SELECT *, data->>'source' AS source, (data->>'version')::int AS source_version, data->>'source_hash' AS source_hash
-    FROM events WHERE partition = $1 AND version = 2 AND type = 'InstanceForked'
-) AS f LEFT JOIN events s ON (s.tenant, s.instance, s.version) = (f.tenant, f.source, f.source_version)
+    FROM forks
+)
+SELECT f."offset", f.tenant, f.instance, f.version, f.source, f.source_version, s.hash IS NULL AS is_gone
+FROM forked f LEFT JOIN events s ON (s.tenant, s.instance, s.version) = (f.tenant, f.source, f.source_version)
 WHERE f.source_hash IS NOT NULL AND encode(s.hash, 'hex') IS DISTINCT FROM f.source_hash
     AND EXISTS (SELECT FROM events WHERE (tenant, instance) = (f.tenant, f.source))
 ORDER BY f."offset" LIMIT $2

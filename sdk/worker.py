@@ -30,12 +30,13 @@ from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import RuntaraError, Unavailable
 from runtara.protocol.ids import new_token
 from runtara.protocol.limits import LEASE_SECONDS
-from runtara.protocol.messages import Claimed, Control, Heartbeat, RunRequest
+from runtara.protocol.messages import ClaimAnswer, Claimed, Control, Heartbeat, RunRequest
 
 from .blobs import ApiDoor, Blobs
 from .claims import Claims, with_all_memos
 from .connection import Connection, connect_bus
 from .credentials import own_user
+from .deliveries import HOLD_SECONDS, Deliveries
 from .discovery import Code
 from .heartbeat import BEAT_SECONDS, Heartbeats, Pulse, Residence
 from .idle import IdleWatch
@@ -88,6 +89,7 @@ class Worker(Service):
         self._consumers: dict[str, str] = {}
         self._stream = ""
         self._pulse = Pulse()
+        self._deliveries = Deliveries()
         self._draining = self._has_abandoned = False
         self._connected_at = self._swept_at = 0.0
         self._stalled_at = -STALL_SECONDS
@@ -118,6 +120,7 @@ class Worker(Service):
             await Connection.open(settings, kind=Kind.WORKER, user=self.id, name=f"runtara {self.id}", patience=None)
         )
         bus, subjects, tenant = self._connection.bus, self._connection.subjects, self._connection.tenant
+        bus.on_reconnect.append(self._deliveries.reconnected)
         self._loop = asyncio.get_running_loop()
         self._left = asyncio.Event()
         self._writer = JournalWriter(
@@ -279,7 +282,8 @@ class Worker(Service):
         if workflow is None and version is not None and self._role.hosts_definitions:
             self.spawn(self._take_loaded(request, msg), f"load {request.workflow}@{version}", may_end=True)
         else:
-            await self._take_for(workflow, request, msg, is_fresh=msg.delivered == 1)
+            is_fresh = self._deliveries.is_first(msg.delivered, msg.store_time_us)
+            await self._take_for(workflow, request, msg, is_fresh=is_fresh)
 
     async def _take_loaded(self, request: RunRequest, msg: PulledMsg) -> None:
         """In a task of its own: others need not wait. It may take so long that somebody else has the request, too."""
@@ -301,6 +305,8 @@ class Worker(Service):
             await msg.term()
         elif self._draining or self._active >= self._settings.concurrency:
             await msg.nak()
+        elif self._deliveries.is_anothers(msg.delivered, msg.store_time_us):
+            await msg.nak(HOLD_SECONDS)
         else:
             self._host(workflow, request, msg, is_fresh)
 
@@ -313,8 +319,15 @@ class Worker(Service):
         self._residents[resident.key] = resident
         self._make_room()
         self._link.hosts(request.instance, request.attempt)
-        claim = self._claims.take(request.instance, request.attempt, msg, resident.on_answer)
+        claim = self._claims.take(
+            request.instance, request.attempt, msg, lambda answer: self._on_answer(resident, answer)
+        )  # fmt: skip
         resident.begin(claim, at_once=is_fresh and not self._stood_still())
+
+    def _on_answer(self, resident: Resident, answer: ClaimAnswer) -> None:
+        if isinstance(answer, Claimed):
+            self._deliveries.answered(answer.now_us)
+        resident.on_answer(answer)
 
     def _outlet(self, resident: Resident) -> JournalOutlet:
         partition = self._connection.partition(resident.request.instance)

@@ -10,6 +10,7 @@ signing key, never by the account itself (the operator's JWT says so, and the se
 """
 
 import json
+import re
 import secrets
 import time
 from functools import cached_property
@@ -33,6 +34,7 @@ FILE: Final = "keys.json"
 OPERATOR_FILE: Final = "operator.nk"
 CONFIGURATION_FILE: Final = "operator.conf"
 SECRET_BYTES: Final = 32
+_RESOLVER: Final = re.compile(r'^resolver: \{ .*?dir: ("(?:[^"\\]|\\.)*")', re.MULTILINE)
 _OF_SYSTEM: Final = ("system signing",)
 
 
@@ -186,6 +188,12 @@ system_account: {self.system_account}
 resolver: {{ type: full, dir: {json.dumps(str(resolver))}, allow_delete: false, interval: "2m" }}
 resolver_preload: {{ {self.system_account}: {self.system_jwt()} }}
 """
+
+    @staticmethod
+    def resolver_of(configuration: str) -> Path | None:
+        """The folder that such a text names."""
+        found = _RESOLVER.search(configuration)
+        return Path(json.loads(found[1])) if found is not None else None
 
     def _home_of(self, holder: Holder) -> tuple[str, tuple[str, ...]]:
         """The account (public key) that such a user is in, and the name of what signs its users."""

@@ -21,6 +21,7 @@ from tests.support.stack import UP_SECONDS, Stack, end, ensure_images
 __all__ = ["base", "docker_engine", "tag", "wheels"]
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
+SERVER_FILE = "/var/lib/runtara/server/operator.conf"
 RUNNER_FILE = "/var/lib/runtara/runner/runner.creds"
 
 
@@ -129,6 +130,21 @@ async def test_engines_and_workers_are_replaced_one_by_one_while_a_workflow_runs
 
 def test_what_the_page_says_to_look_at_can_be_seen(stack: Stack) -> None:
     stack.shell(commands("look"))
+
+
+def test_keys_are_rotated_by_the_operator_while_it_runs(stack: Stack) -> None:
+    rotate = ("credential", "rotate", "/var/lib/runtara/keys", "--configuration", SERVER_FILE, "--json")
+    done = stack.operator(*rotate, "--after", "1s")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout).keys() == {"signs_from", "old_until"}
+    early = stack.operator(*rotate, "--operator", "--use")
+    assert early.returncode == 0, "nothing was drawn, so there is nothing to do"
+    made = stack.operator("credential", "create", "--out", "-")
+    credential = parse(made.stdout)
+    assert credential.holder is not None
+    assert credential.holder.kind is Kind.CLIENT
+    stack.compose("restart", "nats")  # with what the rotation wrote for it
+    assert stack.operator("info").returncode == 0
 
 
 def test_what_has_ended_goes_to_an_archive_outside(stack: Stack) -> None:

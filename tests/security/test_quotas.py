@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from runtara.engine import purge, quotas
+from runtara.engine.fold_values import RejectedRow
 from runtara.engine.quotas import MAX_REJECTED, Quotas
 from runtara.engine.service import Engine
 from runtara.engine.streams import stream_info, waiting_for
@@ -164,3 +165,22 @@ async def test_what_is_committed_is_nobodys_burden(
     before = Quotas(peer.bus, subjects, partition, Told(), cursor=lambda: 0)
     await before._look(info)
     assert len(told) == 1, "all of it, were none committed"
+
+
+def refused(subject: str, count: int) -> list[RejectedRow]:
+    row = RejectedRow(
+        sequence=1, subject=subject, tenant="t", instance=None, code="Malformed", reason="", payload=b"", at=1
+    )
+    return [row] * count
+
+
+async def test_a_minute_later_it_begins_anew(peer: Peer, deployed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    subjects = Subjects(deployed.deployment)
+    counting = Quotas(peer.bus, subjects, 0, None, cursor=lambda: 0)
+    bad, good = subjects.commands(0, "t", "bad"), subjects.commands(0, "t", "good")
+    counting.committed([], refused(bad, MAX_REJECTED - 1))
+    assert len(counting.within([*refused(bad, 5), *refused(good, 5)])) == 1 + 5
+    counting.committed([], refused(bad, 5))
+    assert counting.within(refused(bad, 5)) == []
+    monkeypatch.setattr(quotas, "WINDOW_SECONDS", 0.0)
+    assert len(counting.within(refused(bad, 5))) == 5

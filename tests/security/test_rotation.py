@@ -18,7 +18,7 @@ from runtara.infra.credentials import kinds
 from runtara.infra.credentials.files import Credential
 from runtara.infra.credentials.jwt import read
 from runtara.infra.credentials.key_file import KeyFile
-from runtara.infra.credentials.keyring import FILE, OPERATOR_FILE, KeyRing
+from runtara.infra.credentials.keyring import CONFIGURATION_FILE, FILE, OPERATOR_FILE, KeyRing
 from runtara.infra.credentials.rotation import rotate_users
 from runtara.infra.login import CredentialLogin
 from runtara.infra.settings import Settings
@@ -170,6 +170,18 @@ async def test_the_operators_key_is_not_drawn_without_the_one_that_vouches_for_i
     assert refused.exit_code == 2
     assert "--operator-key" in refused.stderr
     assert (await rotate(site, "--operator", "--operator-key", str(keys.parent / "safe.nk"))).exit_code == 0
+
+
+async def test_the_server_goes_on_keeping_accounts_where_it_does(site: Settings, keys: Path, tmp_path: Path) -> None:
+    server = keys / CONFIGURATION_FILE
+    for chosen in ("/var/lib/nats/accounts", 'a "quoted" place'):
+        server.write_text(KeyRing.load(keys).configuration(Path(chosen)))
+        assert (await rotate(site, "--operator")).exit_code == 0
+        assert KeyRing.resolver_of(server.read_text()) == Path(chosen)
+    server.unlink()
+    assert (await rotate(site, "--operator", "--resolver", str(tmp_path))).exit_code == 0
+    assert KeyRing.resolver_of(server.read_text()) == tmp_path
+    assert KeyRing.load(keys).operator_jwt in server.read_text()
 
 
 def test_generations_follow_each_other_and_accounts_name_those_that_are_good(keys: Path) -> None:

@@ -60,7 +60,6 @@ class ContainerServers:
             .with_env("POSTGRES_USER", "runtara")
             .with_env("POSTGRES_DB", "runtara")
             .with_env("POSTGRES_PASSWORD", self._password)
-            .with_bind_ports(POSTGRES_PORT, None)
             .with_kwargs(shm_size="256m")
             .waiting_for(_ready(LogMessageWaitStrategy, "database system is ready to accept connections"))
         )
@@ -68,9 +67,10 @@ class ContainerServers:
             DockerContainer(server_images.NATS)
             .with_command(["-c", _CONFIGURATION])
             .with_volume_mapping(str(self._configuration()), _CONFIGURATION, "ro")
-            .with_bind_ports(NATS_PORT, None)
             .waiting_for(_ready(LogMessageWaitStrategy, "Server is ready"))
         )
+        for container, port in ((postgres, POSTGRES_PORT), (nats, NATS_PORT)):
+            _on_loopback(container, port)
         self._stack.enter_context(postgres)
         self._stack.enter_context(nats)
         self.nats_url = f"nats://127.0.0.1:{nats.get_exposed_port(NATS_PORT)}"
@@ -88,6 +88,11 @@ class ContainerServers:
             "jetstream { store_dir: /data/store, sync_interval: always, max_file_store: 1PB }\n"
         )
         return path
+
+
+def _on_loopback(container: Any, port: int) -> None:
+    """At any port there, as the embedded servers: tests want the same one at other addresses for themselves."""
+    container.ports[str(port)] = ("127.0.0.1", None)  # `with_bind_ports` takes no address
 
 
 def _ready(strategy: Any, message: str) -> Any:
