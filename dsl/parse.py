@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from .model import Document, Graph
 from .model_base import Model
+from .model_schema import is_json_schema
 from .model_steps import MAX_ID, STEP_TYPE_ALIASES, STEP_TYPES, BaseStep, LogStep
 from .parse_errors import wrongs
 from .places import SPELLINGS, Place, locate, pointer, without
@@ -25,6 +26,7 @@ ENVELOPE: Final = "executionGraph"
 NESTED: Final = ("subgraph", "onWait")
 """Fields of steps that hold a graph."""
 
+_SCHEMAS: Final = frozenset({"inputSchema", "outputSchema", "responseSchema"})
 _OPTIONS_OF_THE_WHOLE: Final = (
     "inputSchema", "outputSchema", "rateLimitBudgetMs", "executionTimeoutSeconds", "trackEvents", "durable",
 )  # fmt: skip
@@ -199,8 +201,15 @@ class _Reader:
                     "E201", f"{name!r} is another spelling of {known!r}, which is there too", (*at, name), step=step
                 )
                 continue
+            if known in _SCHEMAS and isinstance(value, dict) and is_json_schema(value):
+                self._warn_of_closed(value, at=(*at, name), step=step)
             found[known] = value
         return found
+
+    def _warn_of_closed(self, schema: dict[str, object], *, at: Place, step: str | None) -> None:
+        if schema.get("additionalProperties", True) is not True:
+            says = "of a JSON Schema, this `additionalProperties` has no effect here: further fields are let through"
+            self.say("W200", says, (*at, "additionalProperties"), step=step)
 
     def _warn_of_options(self, raw: dict[str, object], *, at: Place, step: str) -> None:
         for name in _OPTIONS_OF_THE_WHOLE:
