@@ -13,6 +13,8 @@ from .suggest import nearest
 
 
 class Operator(StrEnum):
+    """What an operation does with its arguments; LENGTH gives a number, the others true or false."""
+
     AND = "AND"
     OR = "OR"
     NOT = "NOT"
@@ -88,6 +90,8 @@ def _operator(raw: object, known: type[Operator] | type[MatchType], place: str) 
 
 
 class Operation(Model):
+    """An operator and what it is applied to."""
+
     type: Literal["operation"] = "operation"
     op: Annotated[Operator, BeforeValidator(lambda raw: _operator(raw, Operator, "a condition"))]
     arguments: "list[Condition]" = Field(default_factory=list)

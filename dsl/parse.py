@@ -166,7 +166,7 @@ class _Reader:
             self.say(
                 "E203", f"a step's id has 1 to {MAX_ID} printable characters and does not begin with __", at, step=name
             )
-        if raw.get("id", id) != id:
+        if raw.get("id") not in (None, id):
             self.say("E205", f"the step's id is {raw['id']!r}, but it stands under {id!r}", (*at, "id"), step=name)
         written = raw.get("stepType")
         kind = STEP_TYPE_ALIASES.get(written, written) if isinstance(written, str) else None

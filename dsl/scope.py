@@ -273,7 +273,8 @@ class Scope:
                 )  # fmt: skip
             case WaitForSignalStep(on_wait=Graph() as graph):
                 built_in = {**self.built_in, "_signal_id": shapes.TEXT}
-                return self._made(id, graph, at, passed=self.variables, built_in=built_in, around=(self, id))
+                seen = {**self.variables, **_declared(graph)}
+                return self._made(id, graph, at, passed=seen, built_in=built_in, around=(self, id))
             case _:
                 raise ValueError(f"a {step.step_type} has no subgraph")
 

@@ -67,7 +67,8 @@ def test_null_is_absent_where_it_says_nothing_and_kept_where_it_does() -> None:
         {
             "name": None,
             "steps": {
-                "s": {"stepType": "Switch", "name": None, "config": {"value": reference("data.x"), "cases": [case]}}
+                "e": {"stepType": "Finish", "id": None},
+                "s": {"stepType": "Switch", "name": None, "config": {"value": reference("data.x"), "cases": [case]}},
             },
         }
     )
