@@ -76,14 +76,13 @@ def arguments_of(operator: Operator) -> tuple[int, int | None]:
 
 
 def _operator(raw: object, known: type[Operator] | type[MatchType], place: str) -> object:
-    names = [operator.value for operator in known]
     if not isinstance(raw, str):
         raise PydanticCustomError("E025", "an operator is a text such as EQ")
-    if raw in names:
+    if raw in known.__members__:
         return raw
     if raw in ELSEWHERE:
         raise PydanticCustomError("E027", "{operator} is not allowed in {place}", {"operator": raw, "place": place})
-    suggestion = nearest(raw, names)
+    suggestion = nearest(raw, known.__members__)
     raise PydanticCustomError(
         "E025", "there is no operator {operator}", {"operator": raw, "suggestion": suggestion or ""}
     )

@@ -257,14 +257,14 @@ def _only_entry(steps: Mapping[str, BaseStep], graph: Graph) -> str:
 
 
 def _depth_exceeds(raw: object, limit: int) -> bool:
-    level = [raw]
+    level: list[dict[str, object] | list[object]] = [raw] if isinstance(raw, dict | list) else []
     for _ in range(limit + 1):
-        level = [inner for part in level for inner in _inside(part)]
         if not level:
             return False
+        level = [
+            inner
+            for part in level
+            for inner in (part.values() if isinstance(part, dict) else part)
+            if isinstance(inner, (dict, list))
+        ]
     return True
-
-
-def _inside(raw: object) -> list[object]:
-    found = raw.values() if isinstance(raw, dict) else raw if isinstance(raw, list) else ()
-    return [inner for inner in found if isinstance(inner, dict | list)]
