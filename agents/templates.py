@@ -122,7 +122,14 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 @lru_cache(maxsize=1)
 def _environment() -> _Sandbox:
-    made = _Sandbox(undefined=ChainableUndefined, autoescape=False, cache_size=0, optimized=False, finalize=_as_json)
+    made = _Sandbox(
+        undefined=ChainableUndefined,
+        autoescape=False,
+        cache_size=0,
+        optimized=False,
+        finalize=_as_json,
+        keep_trailing_newline=True,
+    )
     for name in _REMOVED_FILTERS:
         del made.filters[name]
     for name in _REMOVED_GLOBALS:
