@@ -8,7 +8,7 @@ with is a `StepError` that names it; a step does the same on a resumed run, with
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from runtara.sdk.context import Context
 
@@ -19,13 +19,13 @@ from .agent import AgentCall, call_agent
 from .child import ChildCall, call_child
 from .definition import Definition
 from .errors import Finished, StepError, step_error
+from .records import Records
 from .selecting import Case, choose, filtered, grouped
 from .split import SplitOptions, split_items
 from .step import Step
 from .turns import LoopOptions, turn_by_turn
 from .waiting import SignalWait, sleep, wait_for_signal, wait_to_continue
 
-ERROR_STEP: Final = "__error"
 Graph = Callable[["Run"], Coroutine[Any, Any, Any]]
 Work = Callable[[Any], Coroutine[Any, Any, Any]]
 
@@ -45,7 +45,7 @@ class Run:
         self.indices: tuple[int, ...] = ()
         self.inputs: dict[str, object] = {"data": data, "variables": given}
         self.extras: Mapping[str, object] = {}
-        self.steps: dict[str, object] = {}
+        self.steps = Records()
         self.scope = self._scope(data, given)
 
     def inner(
@@ -58,7 +58,7 @@ class Run:
         run.durable = self.durable and durable
         run.indices = self.indices if index is None else (*self.indices, index)
         run.extras = {**self.extras, **roots}
-        run.steps = dict(steps or {})
+        run.steps = Records(steps or {})
         run.scope = run._scope(data, variables)
         return run
 
@@ -273,7 +273,7 @@ class Run:
 
     def caught(self, error: StepError) -> None:
         """Let the handler of a failed step read the error as `steps.__error`."""
-        self.steps[ERROR_STEP] = error.as_seen()
+        self.steps.caught(error.as_seen())
 
     async def graph(self, body: Graph) -> Any:
         """The result of a body."""
