@@ -141,9 +141,7 @@ class Codec:
         plain = annotation in (Any, object) or isinstance(annotation, TypeVar) or get_origin(annotation) in _AWAITABLES
         kind = type(None) if annotation is None else annotation
         self._exact = _SCALARS if plain else _SCALARS & {kind}
-        self._decode: Callable[[bytes], object] = (
-            orjson.loads if plain else _decoder(kind)
-        )
+        self._decode: Callable[[bytes], object] = orjson.loads if plain else _decoder(kind)
 
     def decode(self, text: bytes, *, key: str) -> Any:
         """The value. Raises `StateNotRepresentable` where `text` does not fit the annotation."""

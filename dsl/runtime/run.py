@@ -8,7 +8,7 @@ with is a `StepError` that names it; a step does the same on a resumed run, with
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from runtara.sdk.context import Context
 
@@ -305,7 +305,21 @@ class Run:
             if trace is not None:
                 await trace.failed(error)
             raise error from exc
-        self.steps[step.id] = {"stepId": step.id, "stepName": step.name, "stepType": step.type, "outputs": outputs}
+        self.steps[step.id] = _record(step, outputs)
         if trace is not None:
             await trace.ended(outputs.as_seen() if isinstance(outputs, StepError) else outputs)
         return outputs
+
+
+_BESIDE: Final[Mapping[str, tuple[str, ...]]] = {"Switch": ("route",), "Split": ("data", "stats", "hasFailures")}
+"""What the Runtara engine has beside a step's outputs; documents read it as `steps.<id>.route` and the like."""
+
+
+def _record(step: Step, outputs: object) -> dict[str, object]:
+    """What is read under `steps.<id>`."""
+    record: dict[str, object] = {
+        "stepId": step.id, "stepName": step.name, "stepType": step.type, "outputs": outputs,
+    }  # fmt: skip
+    if isinstance(outputs, Mapping):
+        record |= {name: outputs[name] for name in _BESIDE.get(step.type, ()) if name in outputs}
+    return record
