@@ -23,12 +23,13 @@ from runtara.infra.logs import configure
 from runtara.infra.settings import Settings
 from runtara.sdk.client import Client
 
+from .agents import AGENTS
 from .cases import CASES, Case, OurBench
 from .launching import LAUNCHING
 from .measure import Line, fsync_ms
 from .waiting import WAITING
 
-ALL = {**CASES, **WAITING, **LAUNCHING}
+ALL = {**CASES, **WAITING, **LAUNCHING, **AGENTS}
 RESULTS = Path(__file__).parent / "results"
 TARGET = "bench.workflows"
 JOURNAL_BYTES = 512 * 1024 * 1024
