@@ -3,6 +3,7 @@
 import typer
 
 from . import (
+    agents,
     audit,
     connections,
     control,
@@ -60,6 +61,7 @@ app.add_typer(schedules.app, name="schedule")
 images.app.command("test")(image_build.try_image)
 images.app.command("build")(image_build.build)
 app.add_typer(images.app, name="image")
+app.add_typer(agents.app, name="agents")
 app.add_typer(connections.app, name="connections")
 app.add_typer(credentials.app, name="credential")
 dsl.app.command("compile")(dsl_run.compile_file)
