@@ -7,11 +7,11 @@ import typer
 
 from runtara.protocol.errors import ExtraMissing
 from runtara.protocol.messages import ConnectionView
-from runtara.sdk.client import Client
 
 from . import exits, output
 from .completion import complete_connection, complete_connection_type
 from .connection_fields import check_fields, describe, given_fields, known_types, warn_of_argv
+from .instances import client_of
 from .options import STDIN, AsJson, Tenant, settings_for
 
 app = typer.Typer(help="Secrets for workflows, by name. What is set is never shown again.", no_args_is_help=True)
@@ -58,7 +58,7 @@ def set_connection(
         fields = given_fields(type, field or [], file or source)
         check_fields(type, fields, unchecked=unchecked)
         warn_of_argv(type, field or [])
-        async with Client(settings_for(tenant)) as client:
+        async with client_of(tenant) as client:
             view = await client.connections.set(name, type, fields)
         if as_json:
             output.print_json(_json(view))
@@ -74,7 +74,7 @@ def list_connections(tenant: Tenant = None, as_json: AsJson = False) -> None:
     """List connections, without what they hold."""
 
     async def go() -> None:
-        async with Client(settings_for(tenant)) as client:
+        async with client_of(tenant) as client:
             views = await client.connections.list()
         if as_json:
             for view in views:
@@ -105,7 +105,7 @@ def delete(
         typer.confirm(f"delete connection {name}?", abort=True)
 
     async def go() -> None:
-        async with Client(settings_for(tenant)) as client:
+        async with client_of(tenant) as client:
             await client.connections.delete(name)
         if as_json:
             output.print_json({"name": name})

@@ -109,6 +109,12 @@ def _text(path: Path) -> str:
         raise BadInput(reason=f"{path.name} is not UTF-8: {exc.reason} at byte {exc.start}") from exc
 
 
+def unload(workflow: JsonWorkflow) -> None:
+    """Let go of the module that `load_workflow` made; whoever runs the workflow still has it."""
+    if workflow.__module__.startswith(f"{MODULES}."):
+        sys.modules.pop(workflow.__module__, None)
+
+
 def _executed(source: str, id: str) -> JsonWorkflow:
     """Run the source as a module of its own, which stays known: annotations and tracebacks look there."""
     version = hashlib.sha256(source.encode()).hexdigest()[:16]

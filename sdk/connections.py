@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from msgspec import Raw
 
 from runtara.protocol.connections import check_connection
-from runtara.protocol.errors import InvalidConnection, NoContext, StateNotRepresentable, StateTooLarge, WrongColour
+from runtara.protocol.errors import BadInput, InvalidConnection, NoContext, StateNotRepresentable, StateTooLarge
 from runtara.protocol.ids import check_id
 from runtara.protocol.messages import ConnectionView, SetConnection
 
@@ -37,9 +37,8 @@ async def connection(name: str) -> ConnectionValue:
     if frame is None:
         raise NoContext(function="connection()")
     if asyncio.get_running_loop() is not frame.host.loop:
-        raise WrongColour(
-            function="connection", colour="async, and this is another event loop: sync.connection is for it"
-        )
+        reason = "connection() is of the workflow's event loop; in a thread it is runtara.sdk.sync.connection(name)"
+        raise BadInput(reason=reason)
     return await frame.host.granted.open(name)
 
 

@@ -42,7 +42,7 @@ class Opener(Protocol):
     """Gets connections from the platform, for all instances of a process."""
 
     async def open(self, workflow: str, instance: str, name: str) -> ConnectionValue:
-        """Raises `ConnectionNotFound`, `ConnectionNotAllowed`, `SealingKeyMissing`, `PlatformUnreachable`."""
+        """Waits for the platform. Raises `ConnectionNotFound`, `ConnectionNotAllowed`, `SealingKeyMissing`."""
         ...
 
 

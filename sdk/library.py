@@ -67,7 +67,8 @@ class Library:
             return _failing(name, exc)
         self._loaded[name, version] = loaded
         while len(self._loaded) > MAX_LOADED:
-            self._loaded.popitem(last=False)
+            _, oldest = self._loaded.popitem(last=False)
+            importlib.import_module(LANGUAGE).unload(oldest)
         log.info("definition_loaded", workflow=name, version=version)
         return loaded
 

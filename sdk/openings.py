@@ -3,7 +3,8 @@
 The answer comes to an inbox of the process's own credential, under a name that it drew for the one question.
 
 Invariants: a connection is kept for at most a minute, so what was set or deleted counts by then; many that ask for the
-same at once are one question; what was opened for a workflow is given to that workflow only; errors are not kept.
+same at once are one question; what was opened for a workflow is given to that workflow only; errors are not kept, and
+while nobody answers, whoever asks waits, as all operations do.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from runtara.protocol.errors import PlatformUnreachable
 from runtara.protocol.ids import new_token
 from runtara.protocol.messages import OpenConnection, OpenedConnection
 
-from .connection import Connection
+from .connection import Connection, retried
 from .granted import ConnectionValue
 
 KEPT_SECONDS: Final = 60.0
@@ -45,7 +46,7 @@ class Openings:
             if kept is not None and self._loop.time() - kept[0] < KEPT_SECONDS:
                 return kept[1]
             self._kept.pop(key, None)
-            value = await self._ask(instance, name)
+            value = await retried(None, lambda: self._ask(instance, name))
             self._kept[key] = (self._loop.time(), value)
             while len(self._kept) > MAX_KEPT:
                 del self._kept[next(iter(self._kept))]

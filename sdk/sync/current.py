@@ -2,7 +2,7 @@
 
 import asyncio
 
-from runtara.protocol.errors import NoContext, WrongColour
+from runtara.protocol.errors import BadInput, NoContext
 
 from ..context import Context as _Context
 from ..granted import ConnectionValue
@@ -28,5 +28,5 @@ def connection(name: str) -> ConnectionValue:
         raise NoContext(function="connection()")
     host = frame.host
     if asyncio._get_running_loop() is host.loop:
-        raise WrongColour(function="sync.connection", colour="blocking (def)")
+        raise BadInput(reason="sync.connection() would block the event loop; here it is `await connection(name)`")
     return host.call_blocking(lambda: host.granted.open(name))

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from runtara.runner.pool import Pool
 from runtara.sdk.client import Client
 from runtara.sdk.discovery import load
 from runtara.sdk.worker import Worker
+from tests.support.polling import eventually
 
 from .connected import SECRET_LENGTH
 
@@ -52,6 +54,21 @@ async def test_steps_of_both_colours_open_a_connection_and_a_killed_worker_chang
     assert SECRET not in str([bytes(event.data) for event in log])
     (view,) = await client.connections.list()
     assert view.used_by == ["connected", "undeclared"]
+
+
+async def test_while_no_engine_runs_a_step_waits_for_its_connection(
+    client: Client, deployed: Settings, stack: AsyncExitStack, tmp_path: Path
+) -> None:
+    await client.connections.set("crm", "http_bearer", {"token": SECRET})
+    async with Worker(deployed, load([FLOWS])) as worker:
+        handle = await client.start("connected", {"folder": str(tmp_path)})
+        await eventually(lambda: (tmp_path / "begun").exists(), within=20)
+        await stack.pop_all().aclose()  # the engine, and the client
+        worker._openings._kept.clear()
+        (tmp_path / "go").touch()
+        await eventually(lambda: worker._openings._answers, within=20, what="it asks")
+        async with Engine(deployed), Client(deployed) as again:
+            assert await again.handle(handle.id).result(timeout=30) == [SECRET_LENGTH] * 3
 
 
 async def test_a_workflow_that_was_not_registered_for_it_is_refused(client: Client, pool: Pool) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from runtara.dsl.load import load_workflow
 from runtara.engine.service import Engine
 from runtara.infra.settings import Settings
-from runtara.protocol.errors import WorkflowFailed
+from runtara.protocol.errors import PlatformUnreachable, WorkflowFailed
 from runtara.protocol.messages import RegisteredDefinition, Registration, Status
 from runtara.runner.pool import Pool
 from runtara.sdk import library
@@ -141,8 +142,10 @@ async def test_few_versions_are_kept_and_each_is_loaded_once_while_it_is_used(
         return await fetch(self, name, version)
 
     monkeypatch.setattr(library.Library, "_fetch", counted)
+    modules = []
     for answer in ("one", "two", "three"):
         await register(client, "flow", saying(answer))
+        modules.append(load_workflow(saying(answer), id="flow").__module__)
     async with Worker(deployed, load([]), role=registrar(definitions=True)) as worker:
         handles = [await starts(client, "flow", f"i-{n}", version=1) for n in range(20)]
         assert [await handle.result(timeout=30) for handle in handles] == [{"answer": "one"}] * 20
@@ -151,6 +154,26 @@ async def test_few_versions_are_kept_and_each_is_loaded_once_while_it_is_used(
             await (await starts(client, "flow", f"v-{version}", version=version)).result(timeout=30)
         assert loaded == [("flow", 1), ("flow", 2), ("flow", 3), ("flow", 1)]
         assert len(worker._library._loaded) == 2
+        assert [name in sys.modules for name in modules] == [True, False, True], "what is not kept is let go of"
+
+
+async def test_a_document_that_cannot_be_had_now_is_asked_for_again(
+    client: Client, deployed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    fetch = library.Library._fetch
+
+    async def flaky(self: library.Library, name: str, version: int) -> library.AnyWorkflow:
+        asked.append(name)
+        if len(asked) == 1:
+            raise PlatformUnreachable(reason="not now")
+        return await fetch(self, name, version)
+
+    monkeypatch.setattr(library.Library, "_fetch", flaky)
+    await register(client, "flow", saying("late"))
+    async with Worker(deployed, load([]), role=registrar(definitions=True)):
+        assert await (await starts(client, "flow", "i-1")).result(timeout=30) == {"answer": "late"}
+    assert asked == ["flow", "flow"], "after a pause, and not again and again"
 
 
 async def test_a_deleted_version_is_a_clear_error_for_whoever_retries_it(client: Client, pool: Pool) -> None:

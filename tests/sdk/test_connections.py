@@ -1,5 +1,6 @@
 """Connections in the code of workflows and steps: what opens them, and what never shows them."""
 
+import asyncio
 import pickle
 import traceback
 from typing import Any
@@ -107,6 +108,24 @@ async def test_it_cannot_be_recorded_and_no_error_shows_it(how: str, caplog: pyt
         assert SECRET not in str(caught.value)
         assert SECRET not in all_of(platform, handle.id)
         assert SECRET not in caplog.text
+
+
+@workflow(connections=("crm",))
+async def mixed_up(ctx: Context, where: str) -> None:
+    if where == "loop":
+        sync.connection("crm")
+    await ctx.run_in_thread(lambda: asyncio.run(_opened()))
+
+
+async def _opened() -> None:
+    await connection("crm")
+
+
+@pytest.mark.parametrize(("where", "hint"), [("loop", "await connection"), ("thread", "sync.connection")])
+async def test_the_wrong_one_of_the_two_says_which_it_is(where: str, hint: str) -> None:
+    async with MemoryPlatform(connections=[CRM]) as platform:
+        with pytest.raises(WorkflowFailed, match=hint):
+            await (await platform.start(mixed_up, where=where)).result()
 
 
 async def test_outside_of_a_workflow_there_is_none() -> None:
