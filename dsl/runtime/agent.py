@@ -13,11 +13,11 @@ from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
 
 from runtara.agents import AgentError, calls
-from runtara.agents.connections import Connection, parse_connection
+from runtara.agents.connections import Connection
 from runtara.agents.registry import registry
+from runtara.agents.resolve import resolve
 from runtara.protocol.errors import InvalidConnection
 from runtara.protocol.ids import is_id
-from runtara.sdk.connections import connection as open_connection
 from runtara.sdk.context import Context
 from runtara.sdk.retry import Retry, Tries
 from runtara.sdk.step import step
@@ -98,8 +98,7 @@ async def _resolved(name: object) -> Connection:
     """What the platform answers, or this process has known for less than a minute. It is recorded nowhere."""
     if not isinstance(name, str) or not is_id(name):
         raise AgentError(INVALID_CONNECTION, "the name of a connection is a text of letters, digits, '_' or '-'")
-    found = await open_connection(name)
     try:
-        return parse_connection(found.type, found.fields)
+        return await resolve(name)
     except InvalidConnection as exc:
         raise AgentError(INVALID_CONNECTION, f"connection {name}: {exc}") from None
