@@ -14,7 +14,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from .agent import Capability
-from .connections import Connection, connection_types, redact
+from .connections import Connection, connection_types, without_secrets
 from .errors import AgentError, from_exception
 from .fields import known_fields
 from .models import Inputs
@@ -53,7 +53,7 @@ async def call(
             raise
         if connection is None:
             raise from_exception(exc) from exc
-        raise _without_secrets(from_exception(exc), connection) from None  # a cause is recorded with its text
+        raise without_secrets(from_exception(exc), connection) from None  # a cause is recorded with its text
     return _to_json(capability, output)
 
 
@@ -153,14 +153,3 @@ def _refused(capability: Capability, code: str, what: str, *, fields: list[str] 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names))
-
-
-def _without_secrets(error: AgentError, connection: Connection) -> AgentError:
-    """The error without the connection's secrets, whoever wrote them into it."""
-    attributes = {
-        name: redact(value, connection) if isinstance(value, str) else value for name, value in error.attributes.items()
-    }
-    return AgentError(
-        error.code, redact(error.message, connection), category=error.category, severity=error.severity,
-        retry_after=error.retry_after, attributes=attributes,
-    )  # fmt: skip

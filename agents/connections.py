@@ -4,6 +4,7 @@ Invariants: a secret is a `SecretStr`, so neither `repr` nor an error shows it; 
 fields and never values; `redact` takes the secrets of a connection out of a text that others wrote.
 """
 
+import base64
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from runtara.protocol.errors import InvalidConnection
+
+from .errors import AgentError
 
 ENTRY_POINTS: Final = "runtara.connections"
 HIDDEN: Final = "***"
@@ -70,6 +73,14 @@ class HttpBasic(_OfHttp):
     username: str = Field(min_length=1)
     password: SecretStr
 
+    def encoded(self) -> str:
+        """As the header carries it."""
+        return base64.b64encode(f"{self.username}:{self.password.get_secret_value()}".encode()).decode()
+
+    def secrets(self) -> Iterator[str]:
+        yield from super().secrets()
+        yield self.encoded()
+
 
 class Sftp(Connection):
     """An SFTP server, and how to log in: by password, or by private key."""
@@ -84,6 +95,9 @@ class Sftp(Connection):
         default=None,
         description="The host's key, as a line of a known_hosts file or as `ssh-keyscan` prints it. Without it no host "
         "is trusted.",
+    )
+    base_path: str | None = Field(
+        default=None, pattern="^/", description="The folder that no path may leave; relative ones begin there."
     )
 
 
@@ -138,9 +152,31 @@ def parse_connection(type: str, fields: Mapping[str, object]) -> Connection:
         raise InvalidConnection(type=type, reason="; ".join(problems)) from None
 
 
-def redact(text: str, connection: Connection | None) -> str:
+def redact(text: str, connection: Connection) -> str:
     """`text` without the connection's secrets."""
-    for secret in () if connection is None else sorted(connection.secrets(), key=len, reverse=True):
+    for secret in sorted(connection.secrets(), key=len, reverse=True):
         if len(secret) >= _LEAST_SECRET:
             text = text.replace(secret, HIDDEN)
     return text
+
+
+def without_secrets(error: AgentError, connection: Connection) -> AgentError:
+    """The error without the connection's secrets, whoever wrote them into it."""
+    return AgentError(
+        error.code,
+        redact(error.message, connection),
+        category=error.category,
+        severity=error.severity,
+        retry_after=error.retry_after,
+        attributes={name: _redacted(value, connection) for name, value in error.attributes.items()},
+    )
+
+
+def _redacted(value: object, connection: Connection) -> object:
+    if isinstance(value, str):
+        return redact(value, connection)
+    if isinstance(value, dict):
+        return {name: _redacted(item, connection) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_redacted(item, connection) for item in value]
+    return value

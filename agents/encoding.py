@@ -1,7 +1,7 @@
 """Which encoding a text has: what its first bytes say, else what it is said to have.
 
-Invariants: a byte order mark is right where it contradicts a name, as in browsers, and is never part of the text; what
-does not decode is an `AgentError` that names the encoding, never a replacement character.
+Invariants: a byte order mark is right where it contradicts the name of another UTF, and is then no part of the text;
+what does not decode is an `AgentError` that names the encoding, never a replacement character.
 """
 
 import codecs
@@ -34,10 +34,9 @@ def encoding_of(label: str, head: bytes) -> str:
     """The codec for text that begins with `head` and is said to be `label`: a name, or "auto", which is UTF-8 if that
     fits and Latin-1 if not. Raises `AgentError` AGENT_UNKNOWN_ENCODING."""
     name = AUTO if label.strip().lower() == AUTO else codec_named(label)
-    found = marked(head)
-    if found is not None:
-        return found
-    return _guessed(head) if name == AUTO else name
+    if name != AUTO and not name.startswith("utf"):
+        return name  # in Latin-1 and its like, the bytes of a mark are letters
+    return marked(head) or (_guessed(head) if name == AUTO else name)
 
 
 def codec_named(label: str) -> str:

@@ -44,7 +44,7 @@ class AgentError(ExecutionFailed):
     ) -> None:
         if not is_code(code):
             raise ValueError(
-                f"{code!r} is no code of an agent's error: use capitals, digits and '_', as in HTTP_TIMEOUT"
+                f"{code!r} is no code of an agent's error: use capitals, digits and '_', as in FILE_NOT_FOUND"
             )
         super().__init__(reason=f"{code}: {message}")
         self.code = code

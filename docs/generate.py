@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, get_args, get_type_hints
 
+from agents_page import agents_page
 from dsl_page import dsl_page
 
 from runtara.infra.settings import PREFIX, SECRETS, Settings
@@ -51,7 +52,11 @@ def _type(hint: object) -> str:
     return {str: "text", int: "whole number", float: "number"}[parts[0]]  # type: ignore[index]
 
 
-PAGES: Final[dict[str, Callable[[], str]]] = {"settings.md": settings_page, "dsl.md": dsl_page}
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "settings.md": settings_page,
+    "dsl.md": dsl_page,
+    "agents.md": agents_page,
+}
 
 
 def main() -> int:

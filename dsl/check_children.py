@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from runtara.protocol.ids import is_id
+
 from .model import EmbedWorkflowStep, Graph
 from .places import Place
 from .report import Report
@@ -16,6 +18,10 @@ _WHOLE_INPUT = frozenset({"data", "variables"})
 def check_child(id: str, step: EmbedWorkflowStep, world: World, report: Report) -> None:
     at: Place = ("steps", id)
     child_id = step.child_workflow_id
+    if not is_id(child_id):
+        says = f"{child_id!r} cannot be a workflow's id: use 1 to 128 letters, digits, '_' or '-'"
+        report.say("E203", says, (*at, "childWorkflowId"), step=id)
+        return
     if not world.exists(child_id):
         if world.complete:
             says = f"there is no workflow {child_id!r}; register it first"

@@ -109,6 +109,8 @@ class ReferenceCheck:
 
     def _unknown_root(self, path: Path, at: _At) -> None:
         suggestion = nearest(path.root, ROOTS)
+        if path.root in BUILT_IN:
+            suggestion = f"variables.{path.root}"
         if path.root in self._scope.graph.steps:
             suggestion = f"steps.{path.root}.outputs"
         elif path.root in self._scope.variables:
@@ -132,11 +134,10 @@ class ReferenceCheck:
         self._follow(path, at)
 
     def _check_ran(self, id: str, owner: Scope, path: Path, at: _At) -> None:
-        reader = at.reader.id
-        if owner is not self._scope:
-            assert self._scope.around is not None
-            reader = self._scope.around[1]
-        elif id == reader:
+        reader, scope = at.reader.id, self._scope
+        while scope is not owner and scope.around is not None:  # a graph before a wait: the step that waits reads
+            scope, reader = scope.around
+        if owner is self._scope and id == reader:
             if at.reader.failed:
                 self._say("E012", f"{path}: {id!r} has failed here, so it has no outputs; read steps.__error", at)
             elif not at.reader.after:

@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from typing import Final
+
+from pydantic.alias_generators import to_camel
 
 from .model import FieldType, Graph, SchemaField, SplitStep, Step, Variable, WaitForSignalStep
 from .places import Place
@@ -48,7 +51,24 @@ def _check_fields(fields: Mapping[str, SchemaField], at: Place, step: str | None
             _check_fields(field.items.properties or {}, (*at, name, "items", "properties"), step, report)
 
 
+_TEXT_OR_NUMBER: Final = frozenset({FieldType.STRING, FieldType.INTEGER, FieldType.NUMBER})
+_ONLY_OF: Final[Mapping[str, frozenset[FieldType]]] = {
+    "items": frozenset({FieldType.ARRAY}),
+    "properties": frozenset({FieldType.OBJECT}),
+    "additional_properties": frozenset({FieldType.OBJECT}),
+    "pattern": frozenset({FieldType.STRING}),
+    "min": _TEXT_OR_NUMBER | {FieldType.ARRAY},
+    "max": _TEXT_OR_NUMBER | {FieldType.ARRAY},
+}
+"""What a field can be told only if it is of one of these types."""
+
+
 def _check_field(name: str, field: SchemaField, at: Place, step: str | None, report: Report) -> None:
+    for told, kinds in _ONLY_OF.items():
+        if told in field.model_fields_set and field.type not in kinds:
+            written = to_camel(told)
+            says = f"`{written}` has no effect on {name!r}, which is declared as {field.type}"
+            report.say("W200", says, (*at, written), step=step)
     for written, values in (("default", [field.default] if field.has_default else []), ("enum", field.enum or [])):
         wrong = [value for value in values if value is not None and not fits(value, field.type)]
         if wrong:

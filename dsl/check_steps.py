@@ -56,7 +56,7 @@ def check_step(id: str, step: Step, report: Report) -> None:
         case WaitForSignalStep(timeout_ms=duration) if duration is not None:
             _check_duration(id, duration, (*at, "timeoutMs"), report)
         case SplitStep():
-            _check_array(id, step, report)
+            _check_split(id, step, report)
             _check_names(id, step.config.variables, (*at, "config", "variables"), report)
         case WhileStep():
             _check_names(id, step.config.variables, (*at, "config", "variables"), report)
@@ -175,8 +175,11 @@ def _check_duration(id: str, value: Value, at: Place, report: Report) -> None:
         report.say("E023", f"a duration is a number of milliseconds from 0, not {given!r}", at, step=id)
 
 
-def _check_array(id: str, step: SplitStep, report: Report) -> None:
+def _check_split(id: str, step: SplitStep, report: Report) -> None:
     given, config = constant(step.config.value), step.config
+    if config.sequential and config.parallelism not in (None, 0, 1):
+        says = "`parallelism` has no effect beside `sequential`"
+        report.say("W200", says, ("steps", id, "config", "parallelism"), step=id)
     if given is NOT_CONSTANT or isinstance(given, list) or (given is None and config.allow_null):
         return
     if given is not None and config.convert_single_value:

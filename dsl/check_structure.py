@@ -39,6 +39,7 @@ def check_structure(scope: Scope, report: Report, *, sure: bool, lost: frozenset
     _check_ends(scope, report)
     _check_labels(scope, report, lost)
     _check_choices(scope, report)
+    _check_priorities(scope, report)
     _check_repeats(scope, report)
     if not sure:
         return
@@ -116,8 +117,7 @@ def _check_branch(edge: Edge, index: int, report: Report) -> None:
 
 
 def _alike(scope: Scope) -> dict[tuple[str, str | None], list[tuple[int, Edge]]]:
-    """The edges of the plan by the step and the label that they leave by, but for those of a Conditional with
-    conditions, which are wrong already."""
+    """The edges of the plan, with their places in it, by the step and the label that they leave by."""
     found: dict[tuple[str, str | None], list[tuple[int, Edge]]] = defaultdict(list)
     for index, edge in enumerate(scope.graph.execution_plan):
         found[edge.from_step, edge.label].append((index, edge))
@@ -141,6 +141,14 @@ def _check_choices(scope: Scope, report: Report) -> None:
                 )
                 report.say("E070", says, ("executionPlan", index, "priority"), step=id)
             first.setdefault(priority, edge.to_step)
+
+
+def _check_priorities(scope: Scope, report: Report) -> None:
+    for index, edge in enumerate(scope.graph.execution_plan):
+        step = scope.graph.steps.get(edge.from_step)
+        if edge.priority is not None and edge.condition is None and not isinstance(step, ConditionalStep):
+            says = f"the edge {_shown(edge)} has no condition, so its priority has no effect: it is tried last"
+            report.say("W200", says, ("executionPlan", index, "priority"), step=edge.from_step if step else None)
 
 
 def _check_repeats(scope: Scope, report: Report) -> None:

@@ -12,7 +12,7 @@ from jinja2 import nodes
 from jinja2.defaults import DEFAULT_NAMESPACE
 
 from .paths import Path
-from .templates import compiled, syntax
+from .templates import syntax
 
 _CACHED: Final = 1024
 _IN_LOOPS: Final = "loop"  # within {% for %} it is Jinja2's own
@@ -29,7 +29,6 @@ class TemplateReads:
 @lru_cache(maxsize=_CACHED)
 def template_reads(text: str) -> TemplateReads:
     """Raises `jinja2.TemplateError`, also for filters and tests that do not exist."""
-    compiled(text)
     tree = syntax(text)
     reader = _Reader(_own_names(tree))
     reader.visit(tree)

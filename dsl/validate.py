@@ -5,8 +5,11 @@ other; about what could not be read, nothing more is said.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from runtara.agents.registry import Registry
+from runtara.protocol.ids import is_id
+from runtara.protocol.limits import MAX_KEY_LENGTH
 
 from .check_agents import check_agent
 from .check_children import check_child, check_embedding
@@ -21,6 +24,9 @@ from .report import Report
 from .scope import Scope, root_scope
 from .walk import Use, subgraphs
 from .world import World
+
+_PER_LEVEL: Final = 13  # characters of a key: an index with what separates it
+_ADDED: Final = 64  # the attempt, what a wait or a child adds
 
 
 def validate(
@@ -42,6 +48,8 @@ def validate(
     world = World(agents=agents, children=children, complete=children_complete)
     root = root_scope(reading.graph, world, at=reading.at)
     report = Report(document, root, list(reading.problems))
+    if not is_id(id):
+        report.say("E203", f"{id!r} cannot be a workflow's id: use 1 to 128 letters, digits, '_' or '-'", ())
     read_data = _check(root, report, reading)
     if read_data and not root.graph.input_schema:
         says = "there is no `inputSchema`, so what is read of `data` is not checked, neither here nor at a start"
@@ -63,6 +71,9 @@ def _check(scope: Scope, report: Report, reading: Reading) -> bool:
         references.edge(index, edge)
     reads_data = False
     for id, step in scope.graph.steps.items():
+        if _key_length(scope.path_of(id)) > MAX_KEY_LENGTH:
+            says = "the step's id and those of the steps around it are too long together to be a key; shorten some"
+            report.say("E203", says, ("steps", id), step=id)
         references.step(id, step)
         if (*scope.at, "steps", id) not in reading.broken:
             check_step(id, step, report)
@@ -76,3 +87,8 @@ def _check(scope: Scope, report: Report, reading: Reading) -> bool:
             inner = _check(child, report.of(child), reading)
             reads_data |= inner and child.data is scope.data
     return reads_data or references.reads_data
+
+
+def _key_length(path: str) -> int:
+    """Of the longest key that may be recorded for a step, with room for the index of each round and what is added."""
+    return len(path) + path.count("~") + _PER_LEVEL * path.count("/") + _ADDED

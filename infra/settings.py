@@ -154,6 +154,13 @@ class Settings:
         "Default: the service account of its pod, or else the current context.",
     )
 
+    http_allow_private: str | None = _setting(
+        None,
+        "Private addresses that the HTTP agent may reach, which are refused else: hosts (`.example.org`: all below) "
+        "and networks (`10.0.0.0/8`), separated by commas; or `all` (but for link-local ones, where clouds keep their "
+        "metadata: name their network).",
+    )
+
     def __post_init__(self) -> None:
         if not _DEPLOYMENT.fullmatch(self.deployment):
             raise InvalidSetting(

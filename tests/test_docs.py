@@ -11,12 +11,12 @@ import pytest
 ROOT: Final = Path(__file__).parents[1]
 FOLDERS: Final = (
     "protocol", "infra", "sdk", "sdk/testing", "engine", "engine/lifecycle", "engine/memory", "projections",
-    "runner", "compose", "cli", "bench", "dsl", "examples", "tests", "tests/contracts", "tests/testing",
+    "runner", "compose", "cli", "bench", "agents", "dsl", "examples", "tests", "tests/contracts", "tests/testing",
     "pytest_plugin",
 )  # fmt: skip
 PAGES: Final = (
     "README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/protocol.md", "docs/settings.md", "docs/testing.md",
-    "docs/operations.md", "docs/dsl.md",
+    "docs/operations.md", "docs/agents.md", "docs/dsl.md",
     *(f"{folder}/README.md" for folder in FOLDERS),
 )  # fmt: skip
 MADE_BY_READERS: Final = {"fulfil.py"}

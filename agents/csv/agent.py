@@ -9,7 +9,7 @@ from typing import Final
 
 from ..agent import agent, capability
 from ..encoding import UNKNOWN_ENCODING, WRONG_ENCODING, decoded
-from ..models import Data, read_bytes
+from ..models import INVALID_DATA, Data, read_bytes
 from .options import CsvOptions, FromCsv, GetHeader, ToCsv
 from .reading import DUPLICATE_COLUMN, PARSE_ERROR, Records, columns_of, read_rows
 from .writing import ENCODING_ERROR, MIXED_ROWS, WRITE_ERROR, lines, table
@@ -17,7 +17,7 @@ from .writing import ENCODING_ERROR, MIXED_ROWS, WRITE_ERROR, lines, table
 TYPED_ROWS: Final = 1_000  # that the types of columns are inferred from
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)  # no codes such as 007, nothing above 64 bits
 _DOUBLE: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
-_READING: Final = (PARSE_ERROR, DUPLICATE_COLUMN, UNKNOWN_ENCODING, WRONG_ENCODING)
+_READING: Final = (PARSE_ERROR, DUPLICATE_COLUMN, INVALID_DATA, UNKNOWN_ENCODING, WRONG_ENCODING)
 
 
 @agent("csv", display_name="CSV")

@@ -15,7 +15,7 @@ class CsvOptions(Inputs):
 
     encoding: str = Field(
         default="UTF-8",
-        description="Name of the character encoding, or auto. A byte order mark in the data is followed in any case.",
+        description="Name of the character encoding, or auto. A byte order mark decides among the UTFs.",
         examples=["UTF-8", "UTF-16", "ISO-8859-1", "auto"],
     )
     delimiter: str = Field(

@@ -4,7 +4,7 @@ from pydantic import JsonValue
 
 from ..agent import agent, capability
 from ..encoding import UNKNOWN_ENCODING
-from ..models import read_bytes
+from ..models import INVALID_DATA, read_bytes
 from .options import FromXml, ToXml, XmlOptions
 from .reading import DOCTYPE_REFUSED, PARSE_ERROR, TOO_DEEP, TOO_LARGE, document
 from .writing import INVALID_NAME, INVALID_TEXT, INVALID_VALUE, written
@@ -21,7 +21,7 @@ class Xml:
         aliases=("parse-xml",),
         display_name="Parse XML",
         idempotent=True,
-        errors=(PARSE_ERROR, DOCTYPE_REFUSED, TOO_DEEP, TOO_LARGE, UNKNOWN_ENCODING),
+        errors=(PARSE_ERROR, DOCTYPE_REFUSED, TOO_DEEP, TOO_LARGE, INVALID_DATA, UNKNOWN_ENCODING),
     )
     def from_xml(self, inputs: FromXml) -> dict[str, JsonValue]:
         """Parse XML into an object whose one key is the root element.

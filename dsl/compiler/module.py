@@ -91,7 +91,7 @@ class _Module:
         return [
             f'"""{title}.',
             "",
-            f"Compiled from the JSON workflow `{self._id}` by `runtara dsl compile`: change that, compile it again.",
+            f"Compiled from the JSON workflow `{self._id}` by `runtara dsl compile`: change that one instead.",
             '"""',
         ]
 

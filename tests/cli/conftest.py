@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.servers import data_folder
+from tests.support.steps import finish, graph, ref, step
 
 ORDERS = (Path(__file__).parent.parent.parent / "examples" / "orders.py").read_text()
 FAILING = """
@@ -25,6 +26,22 @@ async def endless(ctx: Context) -> None:
 
     await asyncio.Event().wait()
 """
+
+
+SLUG = {"stepType": "Agent", "agentId": "text", "capabilityId": "slugify", "inputMapping": {"text": ref("item")}}
+TIDY = graph(
+    {
+        "each": step(
+            "Split",
+            config={"value": ref("data.names")},
+            subgraph=graph({"slug": SLUG, "end": finish(slug=ref("steps.slug.outputs"))}),
+        ),
+        "done": finish(all=ref("steps.each.outputs")),
+    },
+    name="Tidy names",
+    trackEvents=True,
+    inputSchema={"names": {"type": "array", "items": {"type": "string"}, "required": True}},
+)
 
 
 class Shell:
@@ -51,7 +68,8 @@ def shell() -> Iterator[Shell]:
     """A directory in which `runtara dev` runs, with the example's workflows and two that end badly."""
     with data_folder() as folder:
         (folder / "flows.py").write_text(ORDERS + FAILING)
-        command = [sys.executable, "-m", "runtara.cli", "dev", "flows.py"]
+        (folder / "tidy.json").write_text(json.dumps(TIDY))
+        command = [sys.executable, "-m", "runtara.cli", "dev", "flows.py", "tidy.json"]
         dev = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert dev.stdout is not None
         assert dev.stderr is not None

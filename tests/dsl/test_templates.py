@@ -12,7 +12,7 @@ ROOTS = {"data": {"name": "Zoë", "n": None, "ok": True, "items": [{"a": 1}]}, "
     [
         ("Dear {{ data.name }},\n", "Dear Zoë,\n"),
         ("[{{ data.none.deeper.still }}{{ nothing }}]", "[]"),
-        ("{{ data.n }}|{{ data.ok }}|{{ data['items'] }}", '|true|[{"a":1}]'),
+        ("{{ data.n }}|{{ data.ok }}|{{ data['items'] }}", '|true|[{"a": 1}]'),
         ("{% for item in data['items'] %}{{ item.a * 3 }}{% endfor %}", "3"),
         ("{{ 'ab' * 2 }}", "abab"),
     ],

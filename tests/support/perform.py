@@ -20,6 +20,7 @@ def code_of(agent: str, capability: str, inputs: Mapping[str, object]) -> str | 
     try:
         perform(agent, capability, inputs)
     except AgentError as error:
+        _check_known(agent, capability, error)
         return error.code
     return None
 
@@ -29,4 +30,11 @@ def refused(agent: str, capability: str, inputs: Mapping[str, object]) -> AgentE
     with pytest.raises(AgentError) as caught:
         perform(agent, capability, inputs)
     assert caught.value.category == "permanent"
+    _check_known(agent, capability, caught.value)
     return caught.value
+
+
+def _check_known(agent: str, capability: str, error: AgentError) -> None:
+    """The catalogue names every code that a capability fails with, but for those of any call."""
+    known = registry().capability(agent, capability).errors
+    assert error.code in known or error.code.startswith("STEP_"), f"{error.code} is not among {known}"
