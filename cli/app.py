@@ -10,6 +10,7 @@ from . import (
     credentials,
     dsl,
     dsl_register,
+    dsl_run,
     forks,
     image_build,
     images,
@@ -65,6 +66,8 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(connections.app, name="connections")
 credentials.app.command("rotate")(rotation.rotate)
 app.add_typer(credentials.app, name="credential")
+dsl.app.command("compile")(dsl_run.compile_file)
+dsl.app.command("run")(dsl_run.run_file)
 dsl.app.command("register")(dsl_register.register)
 app.add_typer(dsl.app, name="dsl")
 audit.app.command("export")(retention.export)

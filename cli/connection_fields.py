@@ -96,9 +96,10 @@ def _value(name: str, value: str) -> str:
     if not value.startswith(_OF_FILE):
         return value
     try:
-        return Path(value[1:]).read_text()
+        text = Path(value[1:]).read_text()
     except (OSError, UnicodeDecodeError):
         raise typer.BadParameter(f"{name}: {value[1:]} is no text file that can be read", param_hint=FIELD) from None
+    return text.rstrip("\n") if text.count("\n") == 1 else text  # a token ends with its line, a private key has many
 
 
 def _ask_all(type: "ConnectionType") -> Fields:

@@ -10,14 +10,16 @@ from runtara.infra.logs import configure
 from runtara.protocol.errors import RuntaraError
 
 from . import exits, output
+from .dsl import read_text, workflow_id
 from .options import AsJson, Tenant
 
+Source = Annotated[Path, typer.Argument(metavar="FILE", help="A JSON workflow; - reads one.", dir_okay=False)]
 Document = Annotated[Path, typer.Argument(metavar="FILE", help="A JSON workflow.", dir_okay=False)]
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Where data are kept (.runtara/run).")]
 
 
 def compile_file(
-    file: Document,
+    file: Source,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", dir_okay=False, help="Where to write it (stdout).")
     ] = None,
@@ -27,16 +29,17 @@ def compile_file(
     """Print a JSON workflow as the Python source that runs it."""
     try:
         from runtara.dsl.compiler import compile_workflow
-        from runtara.dsl.load import graph_of_file
+        from runtara.dsl.load import graph_of_text
 
-        source = compile_workflow(graph_of_file(file), id=file.stem)
+        id = workflow_id(file)
+        source = compile_workflow(graph_of_text(read_text(file), id=id, folder=file.parent), id=id)
     except RuntaraError as exc:
         exits.fail(exc, as_json=as_json)
         return
     if out is not None:
         out.write_text(source, "utf-8")
     if as_json:
-        output.print_json({"workflow": file.stem, "source": source, "file": None if out is None else str(out)})
+        output.print_json({"workflow": id, "source": source, "file": None if out is None else str(out)})
     elif out is None:
         sys.stdout.write(source)
 

@@ -109,6 +109,8 @@ class ReferenceCheck:
 
     def _unknown_root(self, path: Path, at: _At) -> None:
         suggestion = nearest(path.root, ROOTS)
+        if path.root in BUILT_IN:
+            suggestion = f"variables.{path.root}"
         if path.root in self._scope.graph.steps:
             suggestion = f"steps.{path.root}.outputs"
         elif path.root in self._scope.variables:

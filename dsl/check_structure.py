@@ -117,8 +117,7 @@ def _check_branch(edge: Edge, index: int, report: Report) -> None:
 
 
 def _alike(scope: Scope) -> dict[tuple[str, str | None], list[tuple[int, Edge]]]:
-    """The edges of the plan by the step and the label that they leave by, but for those of a Conditional with
-    conditions, which are wrong already."""
+    """The edges of the plan, with their places in it, by the step and the label that they leave by."""
     found: dict[tuple[str, str | None], list[tuple[int, Edge]]] = defaultdict(list)
     for index, edge in enumerate(scope.graph.execution_plan):
         found[edge.from_step, edge.label].append((index, edge))

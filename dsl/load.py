@@ -70,8 +70,17 @@ def load_file(path: Path) -> JsonWorkflow:
 
 
 def graph_of_file(path: Path) -> Graph:
-    """The checked graph of a file; the workflows that it embeds are looked for beside it. Raises as `load_file`."""
-    return graph_of(read_document(path), id=path.stem, children=Siblings(path.parent))
+    """The checked graph of a file. Raises as `load_file`."""
+    return graph_of_text(_text(path), id=path.stem, folder=path.parent)
+
+
+def graph_of_text(text: str, *, id: str, folder: Path) -> Graph:
+    """The checked graph of a JSON text; the workflows that it embeds are looked for in `folder`. Raises as
+    `graph_of`."""
+    document, problems = parse_text(text)
+    if problems:
+        raise InvalidDocument(id, problems)
+    return graph_of(document, id=id, children=Siblings(folder))
 
 
 def files_of(path: Path) -> list[Path]:
@@ -88,20 +97,16 @@ def files_of(path: Path) -> list[Path]:
     return list(found)
 
 
-def read_document(path: Path) -> object:
-    """The JSON in a file. Raises `BadInput`, `InvalidDocument`."""
+def _text(path: Path) -> str:
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise BadInput(reason=f"{path.name} has {size:,} bytes; a workflow has at most {MAX_FILE_BYTES:,}")
-        document, problems = parse_text(path.read_text("utf-8"))
+        return path.read_text("utf-8")
     except OSError as exc:
         raise BadInput(reason=f"{path.name} cannot be read: {exc.strerror or exc}") from exc
     except UnicodeDecodeError as exc:
         raise BadInput(reason=f"{path.name} is not UTF-8: {exc.reason} at byte {exc.start}") from exc
-    if problems:
-        raise InvalidDocument(path.stem, problems)
-    return document
 
 
 def unload(workflow: JsonWorkflow) -> None:

@@ -13,6 +13,8 @@ from .suggest import nearest
 
 
 class Operator(StrEnum):
+    """What an operation does with its arguments; LENGTH gives a number, the others true or false."""
+
     AND = "AND"
     OR = "OR"
     NOT = "NOT"
@@ -74,20 +76,21 @@ def arguments_of(operator: Operator) -> tuple[int, int | None]:
 
 
 def _operator(raw: object, known: type[Operator] | type[MatchType], place: str) -> object:
-    names = [operator.value for operator in known]
     if not isinstance(raw, str):
         raise PydanticCustomError("E025", "an operator is a text such as EQ")
-    if raw in names:
+    if raw in known.__members__:
         return raw
     if raw in ELSEWHERE:
         raise PydanticCustomError("E027", "{operator} is not allowed in {place}", {"operator": raw, "place": place})
-    suggestion = nearest(raw, names)
+    suggestion = nearest(raw, known.__members__)
     raise PydanticCustomError(
         "E025", "there is no operator {operator}", {"operator": raw, "suggestion": suggestion or ""}
     )
 
 
 class Operation(Model):
+    """An operator and what it is applied to."""
+
     type: Literal["operation"] = "operation"
     op: Annotated[Operator, BeforeValidator(lambda raw: _operator(raw, Operator, "a condition"))]
     arguments: "list[Condition]" = Field(default_factory=list)

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
 from pydantic import BeforeValidator, Field, JsonValue, StrictBool, model_validator
+from pydantic_core import PydanticCustomError
 
 from .model_base import Model
 
@@ -70,6 +71,9 @@ _ANNOTATIONS: Final = frozenset({"$schema", "$id", "$comment", "title"})
 """What a JSON Schema may carry that checks nothing."""
 
 
+_OF_OBJECTS: Final = frozenset({"type", "required", "properties", "description", "additionalProperties"})
+
+
 def is_json_schema(raw: Mapping[str, object]) -> bool:
     """A map of fields has only objects as values, so a text under `type` tells the two apart."""
     return isinstance(raw.get("type"), str) or isinstance(raw.get("$schema"), str)
@@ -106,17 +110,17 @@ def _properties(raw: dict[str, object], required: object) -> dict[str, object]:
 
 
 def _schema(raw: object) -> object:
-    """A JSON Schema object as a map of fields. What it demands beyond its fields stands there under its own name, where
-    it is refused."""
+    """A JSON Schema object as a map of fields. What it demands beyond them is refused."""
     if not isinstance(raw, dict) or not is_json_schema(raw):
         return raw
-    rest = {
-        name: value
-        for name, value in raw.items()
-        if name not in _ANNOTATIONS | {"type", "required", "properties", "description", "additionalProperties"}
-    }
-    properties = raw.get("properties")
-    return {**rest, **(_properties(properties, raw.get("required")) if isinstance(properties, dict) else {})}
+    rest = [name for name in raw if name not in _ANNOTATIONS | _OF_OBJECTS]
+    if rest:
+        raise PydanticCustomError("E201", "of a JSON Schema, {names} cannot be read here", {"names": ", ".join(rest)})
+    kind = raw.get("type", "object")
+    if kind != "object":
+        raise PydanticCustomError("E203", "a JSON Schema stands here for an object, not for {kind}", {"kind": kind})
+    properties = raw.get("properties", {})
+    return _properties(properties, raw.get("required")) if isinstance(properties, dict) else properties
 
 
 Schema = Annotated[dict[str, SchemaField], BeforeValidator(_schema)]

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from .model import Document, Graph
 from .model_base import Model
+from .model_schema import is_json_schema
 from .model_steps import MAX_ID, STEP_TYPE_ALIASES, STEP_TYPES, BaseStep, LogStep
 from .parse_errors import wrongs
 from .places import SPELLINGS, Place, locate, pointer, without
@@ -25,6 +26,7 @@ ENVELOPE: Final = "executionGraph"
 NESTED: Final = ("subgraph", "onWait")
 """Fields of steps that hold a graph."""
 
+_SCHEMAS: Final = frozenset({"inputSchema", "outputSchema", "responseSchema"})
 _OPTIONS_OF_THE_WHOLE: Final = (
     "inputSchema", "outputSchema", "rateLimitBudgetMs", "executionTimeoutSeconds", "trackEvents", "durable",
 )  # fmt: skip
@@ -164,7 +166,7 @@ class _Reader:
             self.say(
                 "E203", f"a step's id has 1 to {MAX_ID} printable characters and does not begin with __", at, step=name
             )
-        if raw.get("id", id) != id:
+        if raw.get("id") not in (None, id):
             self.say("E205", f"the step's id is {raw['id']!r}, but it stands under {id!r}", (*at, "id"), step=name)
         written = raw.get("stepType")
         kind = STEP_TYPE_ALIASES.get(written, written) if isinstance(written, str) else None
@@ -199,8 +201,15 @@ class _Reader:
                     "E201", f"{name!r} is another spelling of {known!r}, which is there too", (*at, name), step=step
                 )
                 continue
+            if known in _SCHEMAS and isinstance(value, dict) and is_json_schema(value):
+                self._warn_of_closed(value, at=(*at, name), step=step)
             found[known] = value
         return found
+
+    def _warn_of_closed(self, schema: dict[str, object], *, at: Place, step: str | None) -> None:
+        if schema.get("additionalProperties", True) is not True:
+            says = "of a JSON Schema, this `additionalProperties` has no effect here: further fields are let through"
+            self.say("W200", says, (*at, "additionalProperties"), step=step)
 
     def _warn_of_options(self, raw: dict[str, object], *, at: Place, step: str) -> None:
         for name in _OPTIONS_OF_THE_WHOLE:
@@ -248,14 +257,14 @@ def _only_entry(steps: Mapping[str, BaseStep], graph: Graph) -> str:
 
 
 def _depth_exceeds(raw: object, limit: int) -> bool:
-    level = [raw]
+    level: list[dict[str, object] | list[object]] = [raw] if isinstance(raw, dict | list) else []
     for _ in range(limit + 1):
-        level = [inner for part in level for inner in _inside(part)]
         if not level:
             return False
+        level = [
+            inner
+            for part in level
+            for inner in (part.values() if isinstance(part, dict) else part)
+            if isinstance(inner, (dict, list))
+        ]
     return True
-
-
-def _inside(raw: object) -> list[object]:
-    found = raw.values() if isinstance(raw, dict) else raw if isinstance(raw, list) else ()
-    return [inner for inner in found if isinstance(inner, dict | list)]

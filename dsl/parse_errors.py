@@ -22,6 +22,20 @@ _TAGS: Final[dict[str, type[Model]]] = {
     "<template>": Template,
     "<operation>": Operation,
 }
+_WANTED: Final = {
+    "dict_type": "be an object",
+    "model_type": "be an object",
+    "list_type": "be an array",
+    "string_type": "be a text",
+    "int_type": "be a whole number",
+    "float_type": "be a number",
+    "bool_type": "be true or false",
+    "string_too_short": "have a character at least",
+    "string_too_long": "be shorter",
+    "invalid-json-value": "be JSON",
+}
+"""What pydantic says, in this language's words."""
+
 _IN_CONDITIONS: Final = frozenset({"E201", "E202", "E203", "E024"})
 _VALUE: Final = 'write {"valueType": "immediate", "value": …}, or reference, composite, template'
 _CONDITION: Final = 'write {"type": "operation", "op": …, "arguments": […]}, or a value'
@@ -40,37 +54,44 @@ def wrongs(error: ValidationError, cls: type[Model], raw: object) -> Iterator[Wr
         loc = detail["loc"]
         place = locate(raw, loc, missing=detail["type"] == "missing")
         code, message, suggestion = _told(detail, cls, place)
-        if code in _IN_CONDITIONS and _is_condition(loc):
+        if code in _IN_CONDITIONS and _is_condition(loc if detail["type"] != "missing" else loc[:-1]):
             code = "E025"
         yield Wrong(code, message, suggestion, place)
 
 
 def _told(detail: ErrorDetails, cls: type[Model], place: Place) -> tuple[str, str, str | None]:
     context = detail.get("ctx", {})
-    name = str(place[-1]) if place else "the document"
+    name = _name(place)
     match detail["type"]:
         case code if code in CODES:
             return code, detail["msg"], context.get("suggestion") or None
         case "extra_forbidden":
             known = _names_at(cls, detail["loc"][:-1])
-            return "E201", f"there is no field {name!r} here", nearest(name, known)
+            return "E201", f"there is no field {name} here", nearest(str(place[-1]), known)
         case "missing":
-            return "E202", f"{name!r} is missing", None
+            return "E202", f"{name} is missing", None
         case "union_tag_invalid":
             kind, kinds = str(context["tag"]).strip("<>"), [tag.strip("<>") for tag in _TAGS]
             return "E203", f"{kind!r} is no kind of value; {_VALUE}", nearest(kind, kinds)
         case "union_tag_not_found":
-            return "E203", f"{name!r} is no value; {_CONDITION if _is_condition(detail['loc']) else _VALUE}", None
+            return "E203", f"{name} is no value; {_CONDITION if _is_condition(detail['loc']) else _VALUE}", None
         case "enum" | "literal_error":
             allowed = [part.strip(" '") for part in str(context["expected"]).replace(" or ", ",").split(",")]
-            return (
-                "E024",
-                f"{_shown(detail['input'])} is not allowed for {name!r}: {', '.join(allowed)}",
-                nearest(str(detail["input"]), allowed),
-            )
+            says = f"{_shown(detail['input'])} is not allowed for {name}: {', '.join(allowed)}"
+            return "E024", says, nearest(str(detail["input"]), allowed)
         case _:
-            says = detail["msg"].removeprefix("Input should ").removeprefix("Value error, ")
-            return "E203", f"{name!r} should {says}, not {_shown(detail['input'])}", None
+            wanted = _WANTED.get(detail["type"]) or detail["msg"].removeprefix("Input should ").rstrip(".")
+            return "E203", f"{name} should {wanted}, not {_shown(detail['input'])}", None
+
+
+def _name(place: Place) -> str:
+    match place:
+        case [*_, str(holder), int(index)]:
+            return f"element {index} of {holder!r}"
+        case [*_, last]:
+            return repr(str(last))
+        case _:
+            return "the document"
 
 
 def _shown(value: object) -> str:

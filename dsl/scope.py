@@ -168,8 +168,7 @@ class Scope:
         owner = self.owner(id) if isinstance(id, str) else None
         if owner is None or not isinstance(id, str):
             return None
-        texts = dict.fromkeys(("stepId", "stepName", "stepType"), shapes.TEXT)
-        return shapes.record({**texts, "outputs": owner.outputs(id)}), path.parts[1:]
+        return owner.record(id), path.parts[1:]
 
     def owner(self, id: str) -> "Scope | None":
         """The scope that has the step, of those whose steps are seen here."""
@@ -217,6 +216,20 @@ class Scope:
             self._outputs[id] = UNKNOWN  # for a step that reads itself, in however wide a circle
             self._outputs[id] = self._given_by(id, self.graph.steps[id])
         return self._outputs[id]
+
+    def record(self, id: str) -> Shape:
+        """Of `steps.<id>`. What a Switch that routes and a Split that goes on have beside their outputs is read there
+        too, as the Runtara engine's documents do."""
+        step, outputs = self.graph.steps[id], self.outputs(id)
+        fields = {**dict.fromkeys(("stepId", "stepName", "stepType"), shapes.TEXT), "outputs": outputs}
+        match step:
+            case SwitchStep() if step.routes:
+                fields["route"] = shapes.TEXT
+            case SplitStep() if step.config.dont_stop_on_failed:
+                fields |= outputs.fields
+            case _:
+                pass
+        return shapes.record(fields)
 
     def result(self) -> Shape:
         """Of what the graph gives; known where one Finish gives it."""
@@ -273,7 +286,8 @@ class Scope:
                 )  # fmt: skip
             case WaitForSignalStep(on_wait=Graph() as graph):
                 built_in = {**self.built_in, "_signal_id": shapes.TEXT}
-                return self._made(id, graph, at, passed=self.variables, built_in=built_in, around=(self, id))
+                seen = {**self.variables, **_declared(graph)}
+                return self._made(id, graph, at, passed=seen, built_in=built_in, around=(self, id))
             case _:
                 raise ValueError(f"a {step.step_type} has no subgraph")
 

@@ -287,12 +287,8 @@ class Worker(Service):
 
     async def _take_loaded(self, request: RunRequest, msg: PulledMsg) -> None:
         """In a task of its own: others need not wait. It may take so long that somebody else has the request, too."""
-        try:
-            workflow = await self._library.get(request)
-        except Unavailable:
-            await msg.nak()
-        else:
-            await self._take_for(workflow, request, msg, is_fresh=False)
+        with contextlib.suppress(Unavailable):  # then it comes again, since nobody has acknowledged it
+            await self._take_for(await self._library.get(request), request, msg, is_fresh=False)
 
     async def _take_for(
         self, workflow: AnyWorkflow | None, request: RunRequest, msg: PulledMsg, *, is_fresh: bool

@@ -8,17 +8,16 @@ try; a connection is asked for by each try anew and recorded nowhere.
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
-from typing import Any, Final
+from functools import cache, lru_cache
+from typing import Any, Final, NamedTuple
 
 from runtara.agents import AgentError, calls
-from runtara.agents.connections import Connection, parse_connection
+from runtara.agents.connections import Connection
 from runtara.agents.registry import registry
+from runtara.agents.resolve import resolve
 from runtara.protocol.errors import InvalidConnection
 from runtara.protocol.ids import is_id
-from runtara.sdk.connections import connection as opened
 from runtara.sdk.context import Context
 from runtara.sdk.retry import Retry, Tries
 from runtara.sdk.step import step
@@ -31,8 +30,7 @@ _CACHED: Final = 4_096
 Attempt = Callable[[Mapping[str, object], object], Coroutine[Any, Any, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class AgentCall:
+class AgentCall(NamedTuple):
     """Which capability, and how often and how long it is tried."""
 
     agent: str
@@ -55,11 +53,7 @@ async def call_agent(
 @lru_cache(maxsize=_CACHED)
 def _recorded(call: AgentCall) -> Attempt:
     """One try, as a step."""
-
-    async def attempt(inputs: Mapping[str, object], connection: object) -> Any:
-        return await _try(call, inputs, connection)
-
-    return step(retry=retry_of(call), raises=(StepError,))(attempt)
+    return step(retry=retry_of(call), raises=(StepError,))(_attempt(call))
 
 
 @lru_cache(maxsize=_CACHED)
@@ -73,11 +67,11 @@ def retry_of(call: AgentCall) -> Retry:
 
 async def _unrecorded(call: AgentCall, inputs: Mapping[str, object], connection: object) -> object:
     """The same without any record: the next attempt of the instance makes the calls again."""
-    policy, tries = retry_of(call), Tries()
+    attempt, policy, tries = _attempt(call), retry_of(call), Tries()
     while True:
         tries = tries._replace(made=tries.made + 1)
         try:
-            return await _try(call, inputs, connection)
+            return await attempt(inputs, connection)
         except StepError as exc:
             wait, tries = policy.wait_after(exc, tries, random=random.random())
             if wait is None:
@@ -85,23 +79,26 @@ async def _unrecorded(call: AgentCall, inputs: Mapping[str, object], connection:
         await asyncio.sleep(wait.total_seconds())
 
 
-async def _try(call: AgentCall, inputs: Mapping[str, object], connection: object) -> object:
+def _attempt(call: AgentCall) -> Attempt:
+    """One try. The capability is looked for when it is first made."""
     timeout = None if call.timeout_ms is None else timedelta(milliseconds=call.timeout_ms)
-    capability = registry().capability(call.agent, call.capability)
-    try:
-        if connection is None:
-            return await calls.call(capability, inputs, timeout=timeout)
-        return await calls.call(capability, inputs, connection=await _resolved(connection), timeout=timeout)
-    except AgentError as exc:
-        raise agent_error(exc) from exc
+    capability = cache(lambda: registry().capability(call.agent, call.capability))
+
+    async def attempt(inputs: Mapping[str, object], connection: object) -> Any:
+        try:
+            opened = None if connection is None else await _resolved(connection)
+            return await calls.call(capability(), inputs, connection=opened, timeout=timeout)
+        except AgentError as exc:
+            raise agent_error(exc) from exc
+
+    return attempt
 
 
 async def _resolved(name: object) -> Connection:
     """What the platform answers, or this process has known for less than a minute. It is recorded nowhere."""
     if not isinstance(name, str) or not is_id(name):
         raise AgentError(INVALID_CONNECTION, "the name of a connection is a text of letters, digits, '_' or '-'")
-    found = await opened(name)
     try:
-        return parse_connection(found.type, found.fields)
+        return await resolve(name)
     except InvalidConnection as exc:
         raise AgentError(INVALID_CONNECTION, f"connection {name}: {exc}") from None

@@ -19,13 +19,13 @@ from .agent import AgentCall, call_agent
 from .child import ChildCall, call_child
 from .definition import Definition
 from .errors import Finished, StepError, step_error
+from .records import Records
 from .selecting import Case, choose, filtered, grouped
 from .split import SplitOptions, split_items
 from .step import Step
 from .turns import LoopOptions, turn_by_turn
 from .waiting import SignalWait, sleep, wait_for_signal, wait_to_continue
 
-ERROR_STEP: Final = "__error"
 Graph = Callable[["Run"], Coroutine[Any, Any, Any]]
 Work = Callable[[Any], Coroutine[Any, Any, Any]]
 
@@ -45,7 +45,7 @@ class Run:
         self.indices: tuple[int, ...] = ()
         self.inputs: dict[str, object] = {"data": data, "variables": given}
         self.extras: Mapping[str, object] = {}
-        self.steps: dict[str, object] = {}
+        self.steps = Records()
         self.scope = self._scope(data, given)
 
     def inner(
@@ -58,7 +58,7 @@ class Run:
         run.durable = self.durable and durable
         run.indices = self.indices if index is None else (*self.indices, index)
         run.extras = {**self.extras, **roots}
-        run.steps = dict(steps or {})
+        run.steps = Records(steps or {})
         run.scope = run._scope(data, variables)
         return run
 
@@ -273,7 +273,7 @@ class Run:
 
     def caught(self, error: StepError) -> None:
         """Let the handler of a failed step read the error as `steps.__error`."""
-        self.steps[ERROR_STEP] = error.as_seen()
+        self.steps.caught(error.as_seen())
 
     async def graph(self, body: Graph) -> Any:
         """The result of a body."""
@@ -305,7 +305,21 @@ class Run:
             if trace is not None:
                 await trace.failed(error)
             raise error from exc
-        self.steps[step.id] = {"stepId": step.id, "stepName": step.name, "stepType": step.type, "outputs": outputs}
+        self.steps[step.id] = _record(step, outputs)
         if trace is not None:
             await trace.ended(outputs.as_seen() if isinstance(outputs, StepError) else outputs)
         return outputs
+
+
+_BESIDE: Final[Mapping[str, tuple[str, ...]]] = {"Switch": ("route",), "Split": ("data", "stats", "hasFailures")}
+"""What the Runtara engine has beside a step's outputs; documents read it as `steps.<id>.route` and the like."""
+
+
+def _record(step: Step, outputs: object) -> dict[str, object]:
+    """What is read under `steps.<id>`."""
+    record: dict[str, object] = {
+        "stepId": step.id, "stepName": step.name, "stepType": step.type, "outputs": outputs,
+    }  # fmt: skip
+    if isinstance(outputs, Mapping):
+        record |= {name: outputs[name] for name in _BESIDE.get(step.type, ()) if name in outputs}
+    return record

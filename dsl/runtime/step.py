@@ -1,12 +1,11 @@
 """A step as its records, keys and events name it."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .keys import key_part
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     id: str
     type: str
     name: str

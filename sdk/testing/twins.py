@@ -168,6 +168,8 @@ class MemoryApi:
         asked = msgspec.json.encode(question)
         if verb.startswith("schedule_"):
             raise Refused(reason="the platform in memory has no schedules; start by hand what they would start")
+        if verb.endswith(("definition", "definitions")):
+            raise Refused(reason="the platform in memory keeps no definitions; host what `load_workflow` makes of them")
         try:
             found = (
                 self._verbs[verb](asked) if instance is None else self._instance_verbs[verb](self._row(instance), asked)

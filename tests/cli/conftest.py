@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.servers import data_folder
+from tests.support.steps import finish, graph, ref, step
 
 ORDERS = (Path(__file__).parent.parent.parent / "examples" / "orders.py").read_text()
 FAILING = """
@@ -30,6 +31,22 @@ async def endless(ctx: Context) -> None:
 async def long(ctx: Context, value: str) -> str:
     return await ctx.step("double", lambda: value + value)
 """
+
+
+SLUG = {"stepType": "Agent", "agentId": "text", "capabilityId": "slugify", "inputMapping": {"text": ref("item")}}
+TIDY = graph(
+    {
+        "each": step(
+            "Split",
+            config={"value": ref("data.names")},
+            subgraph=graph({"slug": SLUG, "end": finish(slug=ref("steps.slug.outputs"))}),
+        ),
+        "done": finish(all=ref("steps.each.outputs")),
+    },
+    name="Tidy names",
+    trackEvents=True,
+    inputSchema={"names": {"type": "array", "items": {"type": "string"}, "required": True}},
+)
 
 
 class Shell:
@@ -56,7 +73,8 @@ def shell() -> Iterator[Shell]:
     """A directory where `runtara dev` runs, with the example's workflows, two that end badly, one with a long value."""
     with data_folder() as folder:
         (folder / "flows.py").write_text(ORDERS + FAILING)
-        command = [sys.executable, "-m", "runtara.cli", "dev", "flows.py"]
+        (folder / "tidy.json").write_text(json.dumps(TIDY))
+        command = [sys.executable, "-m", "runtara.cli", "dev", "flows.py", "tidy.json"]
         dev = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert dev.stdout is not None
         assert dev.stderr is not None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from runtara.cli.connection_fields import given_fields
 from tests.cli.conftest import Shell
 
 SECRET = "tr0ub4dor-and-3"
@@ -125,6 +126,14 @@ def test_at_a_terminal_secrets_are_asked_for_and_not_echoed(
     assert f"set {name} (http_bearer)" in seen
     assert SECRET not in seen
     shell.run("connections", "delete", name, "--yes")
+
+
+def test_a_token_in_a_file_ends_with_its_line(tmp_path: Path) -> None:
+    key = "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"
+    (tmp_path / "token").write_text(f"{SECRET}\n")
+    (tmp_path / "key").write_text(key)
+    pairs = [f"token=@{tmp_path}/token", f"private_key=@{tmp_path}/key", "port=22"]
+    assert given_fields("sftp", pairs, None) == {"token": SECRET, "private_key": key, "port": "22"}
 
 
 def test_types_are_listed_with_their_fields(shell: Shell) -> None:

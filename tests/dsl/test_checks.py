@@ -192,6 +192,22 @@ def test_what_a_split_gives_is_known_from_its_finish(path: str, expected: list[s
     assert reading(path, each=split(body)) == expected
 
 
+def test_what_other_engines_documents_read_beside_the_outputs_is_there() -> None:
+    cases = [{"matchType": "EQ", "match": 1, "output": {"x": 1}, "route": "one"}]
+    switch = {"stepType": "Switch", "config": {"value": value(1), "cases": cases}}
+    plain = {"stepType": "Switch", "config": {"value": value(1), "cases": [{**cases[0], "route": None}]}}
+    ways = ("s>a:one", "s>a:default", "a>end")
+    assert codes(graph(*ways, s=switch, a=log("steps.s.route"), end=FINISH)) == []
+    assert reading("steps.s.route", s=plain) == ["E058"]
+    assert reading("steps.each.stats.total", each=split(graph(end=FINISH), dontStopOnFailed=True)) == []
+    assert reading("steps.each.hasFailures", each=split(graph(end=FINISH))) == ["E058"]
+
+
+def test_a_built_in_variable_without_its_root_gets_a_suggestion() -> None:
+    (problem,) = validate(graph(a=log("_instance_id"), end=FINISH), id="w")
+    assert (problem.code, problem.suggestion) == ("E126", "variables._instance_id")
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [("data.success[0].total", []), ("hasFailures", []), ("data.failed", ["E058"]), ("[0]", ["E059"])],

@@ -1,5 +1,6 @@
 """Compiled source: readable, formatted, typed, and never nested too deeply. The goldens are what people would read."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 
 from runtara.dsl.compiler import compile_workflow
 from runtara.dsl.compiler.printing import WIDTH, literal, printed, quoted
-from runtara.dsl.load import graph_of, read_document
+from runtara.dsl.load import graph_of, graph_of_file
+from runtara.dsl.runtime import JsonWorkflow
+from runtara.sdk.discovery import load
 from tests.dsl.running import keys_of, result_of, running
 from tests.support.steps import agent, echo, finish, graph, imm, op, ref, step
 
@@ -20,7 +23,7 @@ DOCUMENTS: Final = sorted(GOLDEN.glob("*.json"))
 
 
 def compiled(file: Path) -> str:
-    return compile_workflow(graph_of(read_document(file), id=file.stem), id=file.stem)
+    return compile_workflow(graph_of_file(file), id=file.stem)
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.stem)
@@ -37,9 +40,16 @@ def test_the_goldens_are_formatted_and_typed() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_compiled_source_is_a_target_like_any_other() -> None:
+    (workflow,) = load([str(GOLDEN / "order.py")]).workflows
+    assert isinstance(workflow, JsonWorkflow)
+    assert workflow.name == "order"
+    assert workflow.json_schema["required"] == ["data"]
+
+
 @pytest.mark.parametrize("ok", [True, False])
 async def test_the_irregular_one_runs_in_its_order(ok: bool) -> None:
-    await result_of(read_document(GOLDEN / "irregular.json"), {"ok": ok})
+    await result_of(json.loads((GOLDEN / "irregular.json").read_text()), {"ok": ok})
     found = keys_of(running.log, "CheckpointSaved")
     assert sorted(found) == ["a", "b", "d", "e"]
     assert found.index("b") < found.index("e")

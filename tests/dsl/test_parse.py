@@ -67,7 +67,8 @@ def test_null_is_absent_where_it_says_nothing_and_kept_where_it_does() -> None:
         {
             "name": None,
             "steps": {
-                "s": {"stepType": "Switch", "name": None, "config": {"value": reference("data.x"), "cases": [case]}}
+                "e": {"stepType": "Finish", "id": None},
+                "s": {"stepType": "Switch", "name": None, "config": {"value": reference("data.x"), "cases": [case]}},
             },
         }
     )
@@ -104,6 +105,38 @@ def test_a_json_schema_object_is_read_as_fields() -> None:
     assert customer["age"].max == 150
     schema["properties"]["id"]["anyOf"] = []  # type: ignore[index]
     assert found({"steps": {"end": FINISH}, "inputSchema": schema}) == [("E201", "/inputSchema/properties/id/anyOf")]
+
+
+@pytest.mark.parametrize(
+    ("schema", "code"),
+    [
+        ({"type": "object", "not": {"type": "string"}}, "E201"),
+        ({"type": "object", "oneOf": []}, "E201"),
+        ({"type": "array"}, "E203"),
+        ({"type": "object", "properties": []}, "E203"),
+        ({"type": "object", "additionalProperties": False}, "W200"),
+    ],
+)
+def test_what_a_json_schema_demands_beyond_its_fields_is_told(schema: dict[str, Any], code: str) -> None:
+    assert [code for code, _ in found({"steps": {"end": FINISH}, "inputSchema": schema})] == [code]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"stepType": "Log"}, "'message' is missing"),
+        ({"stepType": "Log", "message": 3}, "'message' should be a text, not 3"),
+        ({"stepType": "Log", "message": "m", "breakpoint": "no"}, "'breakpoint' should be true or false, not 'no'"),
+        ({"stepType": "Finish", "inputMapping": [1]}, "'inputMapping' should be an object, not [1]"),
+        ({"stepType": "Split", "config": 3, "subgraph": {"steps": {}}}, "'config' should be an object, not 3"),
+        ({"stepType": "Conditional"}, "'condition' is missing"),
+        ({"stepType": "Error", "code": "", "message": "m"}, "'code' should have a character at least, not ''"),
+        ({"stepType": "Conditional", "condition": {"op": "AND", "arguments": [[1]]}}, "element 0 of 'arguments' is no"),
+    ],
+)
+def test_messages_are_in_the_words_of_the_language(step: dict[str, Any], message: str) -> None:
+    (problem,) = parse({"steps": {"a": step}}, id="w").problems
+    assert problem.message.startswith(message)
 
 
 def test_a_map_of_fields_may_have_one_that_is_called_type() -> None:

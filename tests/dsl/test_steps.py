@@ -8,6 +8,7 @@ from runtara.dsl.load import load_workflow
 from runtara.protocol.errors import InvalidInput, WorkflowFailed, WorkflowTimeout
 from runtara.sdk import Context, workflow
 from runtara.sdk.client import Handle
+from runtara.sdk.connections import ConnectionValue
 from runtara.sdk.testing import MemoryPlatform
 from tests.dsl.running import keys_of, result_of, run, running
 from tests.support.probe_agent import EFFECTS
@@ -520,6 +521,63 @@ async def test_a_failing_branch_ends_its_siblings() -> None:
     with pytest.raises(WorkflowFailed, match="step 'bad' failed"):
         await result_of(document)
     assert "after" not in keys_of(running.log)
+
+
+async def test_handlers_side_by_side_each_read_their_own_error() -> None:
+    steps: dict[str, Any] = {"a": echo("a")}
+    edges = []
+    for name in ("x", "y"):
+        steps[name] = agent("fails", {"times": 9, "code": f"CODE_{name.upper()}", "id": name}, maxRetries=0)
+        steps[f"rest-{name}"] = step("Delay", durationMs=1_000)
+        steps[f"told-{name}"] = echo({"valueType": "template", "value": "{{ steps.__error.code }} {{ error.stepId }}"})
+        edges += [
+            f"a {name}",
+            f"{name} rest-{name} onError",
+            f"rest-{name} told-{name}",
+            f"told-{name} end",
+            f"{name} end",
+        ]
+    steps["end"] = finish(x=ref('steps["told-x"].outputs'), y=ref('steps["told-y"].outputs'))
+    assert await result_of(graph(steps, *edges)) == {"x": "CODE_X x", "y": "CODE_Y y"}
+
+
+async def test_what_only_waits_leaves_memory() -> None:
+    body = graph({"z": step("Delay", durationMs=3_600_000), "end": finish()})
+    document = graph(
+        {
+            "a": echo("a"),
+            "s": split(body, [1, 2, 3], timeout=7_200_000),
+            "w": step("While", condition=op("LT", ref("loop.index"), 1), subgraph=body, config={"timeout": 7_200_000}),
+            "q": step("WaitForSignal", timeoutMs=1_800_000),
+            "r": echo("r"),
+            "end": finish(),
+        },
+        "a s",
+        "a w",
+        "a q",
+        "q r",
+        "q end onError",
+        "s end",
+        "w end",
+        "r end",
+    )
+    _, log = await run(document)
+    assert [event.type for event in log].count("InstanceSuspended") >= 2
+
+
+async def test_a_connection_is_opened_by_the_step_and_never_recorded() -> None:
+    document = graph({"c": agent("connected", connectionId="crm"), "end": finish(user=ref("steps.c.outputs"))})
+    workflow = load_workflow(document, id="doc")
+    assert workflow.options.connections == ("crm",)
+    secret = "s3cret-of-ours"
+    fields = {"username": "ada", "password": secret, "base_url": "https://example.org"}
+    async with MemoryPlatform(workflow, connections=[ConnectionValue("crm", "http_basic", fields)]) as platform:
+        handle = await platform.start(workflow, {})
+        assert await handle.result() == {"user": "ada"}
+        assert all(secret.encode() not in bytes(event.data) for event in platform.log(handle.id))
+    async with MemoryPlatform(workflow) as platform:
+        with pytest.raises(WorkflowFailed, match=r"step 'c' failed: STEP_FAILED: .*crm"):
+            await (await platform.start(workflow, {})).result()
 
 
 async def test_a_breakpoint_waits_to_be_continued() -> None:

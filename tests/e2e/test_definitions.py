@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ import pytest
 from runtara.dsl.load import load_workflow
 from runtara.engine.service import Engine
 from runtara.infra.settings import Settings
-from runtara.protocol.errors import WorkflowFailed
+from runtara.protocol.errors import PlatformUnreachable, WorkflowFailed
 from runtara.protocol.messages import RegisteredDefinition, Registration, Status
 from runtara.runner.pool import Pool
 from runtara.sdk import library
@@ -21,11 +22,13 @@ from runtara.sdk.client import Client, Handle
 from runtara.sdk.discovery import load
 from runtara.sdk.roles import registrar
 from runtara.sdk.worker import Worker
+from tests.support.http_server import always, http_server
 
 from .conftest import FLOWS
 from .test_waits import until
 
 pytestmark = pytest.mark.timeout(90)
+SECRET = "tr0ub4dor-and-3"
 
 
 def waiting(answer: str) -> dict[str, Any]:
@@ -95,6 +98,31 @@ async def test_version_2_is_registered_while_version_1_waits_and_its_worker_is_k
     assert (await running.get()).restarts == 1
 
 
+async def test_a_registered_workflow_sends_the_secret_of_a_connection_and_nobody_records_it(
+    client: Client, deployed: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNTARA_HTTP_ALLOW_PRIVATE", "127.0.0.1")
+    called = {
+        "stepType": "Agent", "agentId": "http", "capabilityId": "http-request", "connectionId": "crm",
+        "inputMapping": {"url": {"valueType": "immediate", "value": "orders"}},
+    }  # fmt: skip
+    said = {"orders": {"valueType": "reference", "value": "steps.call.outputs.body"}}
+    steps = {"call": called, "end": {"stepType": "Finish", "inputMapping": said}}
+    document = {"steps": steps, "trackEvents": True, "executionPlan": [{"fromStep": "call", "toStep": "end"}]}
+    async with http_server() as server, Pool(replace(deployed, log_level="debug"), [], registered=True):
+        server.routes["/orders"] = always(200, b"[1, 2]")
+        await client.connections.set("crm", "http_bearer", {"token": SECRET, "base_url": server.url})
+        await register(client, "orders", document)
+        handle = await starts(client, "orders", "i-1")
+        assert await handle.result(timeout=40) == {"orders": [1, 2]}
+        assert [request.headers["authorization"] for request in server.seen] == [f"Bearer {SECRET}"]
+        assert SECRET not in str([bytes(event.data) async for event in handle.history()])
+        (view,) = await client.connections.list()
+        assert view.used_by == ["orders"]
+    written = capfd.readouterr()
+    assert SECRET not in written.out + written.err
+
+
 async def test_a_child_is_of_the_last_version_or_of_the_one_that_is_named(client: Client, pool: Pool) -> None:
     await register(client, "inner", saying("one"))
     await register(client, "inner", saying("two"))
@@ -142,8 +170,10 @@ async def test_few_versions_are_kept_and_each_is_loaded_once_while_it_is_used(
         return await fetch(self, name, version)
 
     monkeypatch.setattr(library.Library, "_fetch", counted)
+    modules = []
     for answer in ("one", "two", "three"):
         await register(client, "flow", saying(answer))
+        modules.append(load_workflow(saying(answer), id="flow").__module__)
     async with Worker(deployed, load([]), role=registrar(definitions=True)) as worker:
         handles = [await starts(client, "flow", f"i-{n}", version=1) for n in range(20)]
         assert [await handle.result(timeout=30) for handle in handles] == [{"answer": "one"}] * 20
@@ -152,7 +182,26 @@ async def test_few_versions_are_kept_and_each_is_loaded_once_while_it_is_used(
             await (await starts(client, "flow", f"v-{version}", version=version)).result(timeout=30)
         assert loaded == [("flow", 1), ("flow", 2), ("flow", 3), ("flow", 1)]
         assert len(worker._library._loaded) == 2
-        assert len([name for name in sys.modules if name.startswith("runtara_json_workflows.flow_")]) == 2
+        assert [name in sys.modules for name in modules] == [True, False, True], "what is not kept is let go of"
+
+
+async def test_a_document_that_cannot_be_had_now_is_asked_for_again(
+    client: Client, deployed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    fetch = library.Library._fetch
+
+    async def flaky(self: library.Library, name: str, version: int) -> library.AnyWorkflow:
+        asked.append(name)
+        if len(asked) == 1:
+            raise PlatformUnreachable(reason="not now")
+        return await fetch(self, name, version)
+
+    monkeypatch.setattr(library.Library, "_fetch", flaky)
+    await register(client, "flow", saying("late"))
+    async with Worker(deployed, load([]), role=registrar(definitions=True)):
+        assert await (await starts(client, "flow", "i-1")).result(timeout=30) == {"answer": "late"}
+    assert asked == ["flow", "flow"], "after a pause, and not again and again"
 
 
 async def test_a_deleted_version_is_a_clear_error_for_whoever_retries_it(client: Client, pool: Pool) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from runtara.agents import AgentError, Inputs, agent, capability
 from runtara.agents.agent import agent_of
+from runtara.agents.connections import HttpBasic
 from runtara.agents.registry import registry
 from runtara.sdk.testing.effects import Effects
 
@@ -32,11 +33,11 @@ class Fails(Inputs):
     id: str = "one"
 
 
-class Hangs(Inputs):
+class Nothing(Inputs):
     pass
 
 
-@agent("probe")
+@agent("probe", connections=("http_basic",))
 class Probe:
     @capability("echo", inline=True, idempotent=True)
     def echo(self, inputs: Echo) -> Any:
@@ -63,8 +64,13 @@ class Probe:
             attributes={"try": _tries[inputs.id]},
         )  # fmt: skip
 
+    @capability("connected", inline=True)
+    def connected(self, inputs: Nothing, connection: HttpBasic) -> str:
+        """Says who it is."""
+        return connection.username
+
     @capability("hangs")
-    async def hangs(self, inputs: Hangs) -> None:
+    async def hangs(self, inputs: Nothing) -> None:
         """Never ends."""
         await asyncio.Event().wait()
 

@@ -293,8 +293,10 @@ async def test_the_same_test_gives_the_same_events() -> None:
     assert await events() == await events()
 
 
-async def test_it_says_that_it_has_no_schedules() -> None:
+async def test_it_says_that_it_has_no_schedules_and_no_definitions() -> None:
     async with MemoryPlatform(onboard) as platform:
+        with pytest.raises(Refused, match="no definitions; host what"):
+            await platform.definitions.list()
         with pytest.raises(Refused, match="no schedules; start by hand"):
             await platform.schedules.create("nightly", onboard, {"name": "ada"}, cron="0 3 * * *")
 
