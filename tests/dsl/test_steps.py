@@ -11,7 +11,7 @@ from runtara.sdk.client import Handle
 from runtara.sdk.connections import ConnectionValue
 from runtara.sdk.testing import MemoryPlatform
 from tests.dsl.running import keys_of, result_of, run, running
-from tests.support.probe_agent import EFFECTS
+from tests.support.probe_agent import EFFECTS, most_at_once
 from tests.support.steps import agent, echo, finish, graph, imm, mapping, op, ref, step
 
 
@@ -131,6 +131,29 @@ async def test_a_split_keeps_the_order_of_its_items(how: dict[str, Any]) -> None
     expected = [{"x": n + 1, "i": i, "k": "K", "item": n} for i, n in enumerate((5, 6, 7))]
     assert await result_of(document) == {"all": expected}
     assert sorted(keys_of(running.log)) == ["s/0/x", "s/1/x", "s/2/x"]
+
+
+@pytest.mark.parametrize(("config", "most"), [({"parallelism": 7}, 7), ({}, 100), ({"sequential": True}, 1)])
+async def test_so_many_bodies_of_a_split_run_at_once_and_no_more(config: dict[str, Any], most: int) -> None:
+    turn = graph({"x": agent("gauge", {"value": ref("loop.index")}), "end": finish()})
+    loop = step("While", condition=op("LT", ref("loop.index"), 2), subgraph=turn)
+    body = graph({"w": loop, "y": agent("gauge", {"value": ref("item")}), "end": finish(y=ref("steps.y.outputs"))})
+    document = graph({"s": split(body, ref("data.v"), **config), "end": finish(all=ref("steps.s.outputs"))})
+    result = await result_of(document, {"v": list(range(300))})
+    assert result == {"all": [{"y": n} for n in range(300)]}
+    assert most_at_once() == most
+
+
+async def test_a_wait_in_a_split_has_a_signal_for_each_item() -> None:
+    body = graph({"ask": step("WaitForSignal"), "end": finish(got=ref("steps.ask.outputs"))})
+    document = graph({"s": split(body, ["a", "b"]), "end": finish(all=ref("steps.s.outputs"))})
+
+    async def drive(platform: MemoryPlatform, handle: Handle[Any]) -> None:
+        await platform.settle()
+        await handle.signal("ask-1", "second")
+        await handle.signal("ask-0", "first")
+
+    assert await result_of(document, drive=drive) == {"all": [{"got": "first"}, {"got": "second"}]}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from runtara.sdk.testing.effects import Effects
 
 EFFECTS: Final = Effects()
 _tries: Counter[str] = Counter()
+_gauge: Counter[str] = Counter()
 
 
 class Echo(Inputs):
@@ -64,6 +65,16 @@ class Probe:
             attributes={"try": _tries[inputs.id]},
         )  # fmt: skip
 
+    @capability("gauge")
+    async def gauge(self, inputs: Echo) -> Any:
+        """Says how many calls of it run at once."""
+        _gauge["now"] += 1
+        _gauge["most"] = max(_gauge["most"], _gauge["now"])
+        for _ in range(3):
+            await asyncio.sleep(0)
+        _gauge["now"] -= 1
+        return inputs.value
+
     @capability("connected", inline=True)
     def connected(self, inputs: Nothing, connection: HttpBasic) -> str:
         """Says who it is."""
@@ -77,6 +88,12 @@ class Probe:
 
 def forget_tries() -> None:
     _tries.clear()
+    _gauge.clear()
+
+
+def most_at_once() -> int:
+    """Of calls of `gauge`."""
+    return _gauge["most"]
 
 
 @contextmanager
