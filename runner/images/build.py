@@ -67,6 +67,9 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 
 def build(engine: DockerEngine, order: Order, told: Told) -> Built:
     """Raises `InvalidTarget`, `ImageNotFound` (the base), `ImageFailed`. `told`: what is being done."""
+    if order.target.endswith(".json"):
+        says = "an image holds Python only; let a worker host it, or `runtara dsl register` it"
+        raise InvalidTarget(target=order.target, reason=says)
     base = engine.require(order.base, f"`docker pull {order.base}`, or name another with --base")
     told(f"importing {order.target}")
     checked = check_here(order.target)
