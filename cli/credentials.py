@@ -27,6 +27,15 @@ STDOUT: Final = STDIN
 _READABLE: Final = 0o644
 
 
+Resolver = Annotated[
+    Path, typer.Option("--resolver", metavar="DIR", help="The folder in which the *server* keeps accounts.")
+]
+Configuration = Annotated[
+    Path | None,
+    typer.Option("--configuration", metavar="FILE", help="Where to write what the server includes; default: DIR."),
+]
+
+
 class Made(StrEnum):
     """The kinds that people make; the platform makes the others by itself."""
 
@@ -166,13 +175,8 @@ def revoke(
 @app.command("init")
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the keys go; made if need be.")],
-    resolver: Annotated[
-        Path, typer.Option("--resolver", metavar="DIR", help="The folder in which the *server* keeps accounts.")
-    ] = Path("/data/accounts"),
-    configuration: Annotated[
-        Path | None,
-        typer.Option("--configuration", metavar="FILE", help="Where to write what the server includes; default: DIR."),
-    ] = None,
+    resolver: Resolver = Path("/data/accounts"),
+    configuration: Configuration = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="If there are keys already, use them; the server's part is written anew.")
     ] = False,
@@ -181,26 +185,41 @@ def init(
     """Draw the keys of a deployment on a NATS server of your own, and write what its configuration includes."""
 
     async def go() -> None:
-        from runtara.infra.credentials.keyring import CONFIGURATION_FILE, FILE, OPERATOR_FILE, KeyRing
-        from runtara.infra.private_files import write_private
+        from runtara.infra.credentials.keyring import FILE, OPERATOR_FILE, KeyRing
+        from runtara.infra.sealing import FILE as SEALING_FILE
+        from runtara.infra.sealing import draw_first
 
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not (keep and (folder / FILE).exists()):
             KeyRing.create(folder)
-        server = configuration or folder / CONFIGURATION_FILE
-        write_private(server, KeyRing.load(folder).configuration(resolver).encode())
-        server.chmod(_READABLE)  # the server may be another user's, and nothing in it is secret
-        files = {"keys": folder / FILE, "operator": folder / OPERATOR_FILE, "configuration": server}
+        draw_first(folder)
+        server = write_configuration(folder, resolver, configuration)
+        files = {
+            "keys": folder / FILE, "connections_key": folder / SEALING_FILE, "operator": folder / OPERATOR_FILE,
+            "configuration": server,
+        }  # fmt: skip
         if as_json:
             output.print_json({name: str(file) for name, file in files.items()})
             return
         sys.stdout.write(
             f"{files['keys']}  for engines and `runtara credential`: RUNTARA_NATS_KEYS\n"
+            f"{files['connections_key']}  for engines, beside it: seals the secrets of connections\n"
             f"{files['configuration']}  for the server: include it in its configuration\n"
             f"{files['operator']}  for nobody: keep it offline, it can replace all of this\n"
         )
 
     exits.run(go(), as_json=as_json)
+
+
+def write_configuration(folder: Path, resolver: Path, file: Path | None) -> Path:
+    """What the NATS server includes; where it was written."""
+    from runtara.infra.credentials.keyring import CONFIGURATION_FILE, KeyRing
+    from runtara.infra.private_files import write_private
+
+    server = file or folder / CONFIGURATION_FILE
+    write_private(server, KeyRing.load(folder).configuration(resolver).encode())
+    server.chmod(_READABLE)  # the server may be another user's, and nothing in it is secret
+    return server
 
 
 def _operator(settings: Settings) -> "Credential":
@@ -220,6 +239,7 @@ def _json(view: CredentialView) -> dict[str, object]:
         "public_key": view.public_key, "tenant": view.tenant, "kind": view.kind, "user": view.user, "name": view.name,
         "instance": view.instance, "issued_by": view.issued_by, "issued_at": output.rfc3339(view.issued_at),
         "expires_at": output.rfc3339(view.expires_at), "revoked_at": output.rfc3339(view.revoked_at),
+        "offence": view.offence, "offended_at": output.rfc3339(view.offended_at),
     }  # fmt: skip
 
 
@@ -228,11 +248,11 @@ def _print(views: list[CredentialView]) -> None:
         sys.stderr.write("no credentials\n")
         return
     output.print_table(
-        ("KIND", "USER", "NAME", "EXPIRES", "REVOKED", "ISSUED BY", "PUBLIC KEY"),
+        ("KIND", "USER", "NAME", "EXPIRES", "REVOKED", "ISSUED BY", "PUBLIC KEY", "OVER QUOTA"),
         [
             (
                 view.kind, view.user, view.name or "", output.for_people(view.expires_at),
-                output.for_people(view.revoked_at), view.issued_by, view.public_key,
+                output.for_people(view.revoked_at), view.issued_by, view.public_key, view.offence or "",
             )
             for view in views
         ],

@@ -30,7 +30,7 @@ CLIENT_SECONDS: Final = 365 * 24 * 3600.0  # every start of `dev` makes a new on
 
 def dev(
     targets: Annotated[
-        list[str] | None, typer.Argument(metavar="[TARGET…]", help="module, module:name, file.py")
+        list[str] | None, typer.Argument(metavar="[TARGET…]", help="module, module:name, file.py or flow.json")
     ] = None,
     data: Data = None,
     reload: Annotated[bool, typer.Option("--reload", help="Start new workers when the code changes.")] = False,
@@ -48,11 +48,11 @@ def _checked_settings() -> Settings:
     record = discovery.read(Path.cwd())
     if record is not None and record.is_live():
         exits.fail(DataInUse(folder=str(Path.cwd() / discovery.FOLDER), pid=str(record.process.pid)))
-    _check_embedded()
+    check_embedded()
     return settings_for()
 
 
-def _check_embedded() -> None:
+def check_embedded() -> None:
     try:
         import alembic  # noqa: F401
         import asyncpg  # noqa: F401
@@ -60,12 +60,25 @@ def _check_embedded() -> None:
         exits.fail(ExtraMissing(extra="embedded"))
 
 
+def _has_language() -> bool:
+    """Whether JSON workflows that are registered can be run here."""
+    from runtara.sdk.library import check_language
+
+    try:
+        check_language()
+    except ExtraMissing:
+        return False
+    return True
+
+
 class _Dev(Service):
     """The platform, and the file by which others in this directory find it."""
 
     def __init__(self, settings: Settings, data: Path, targets: list[str], *, processes: int, reload: bool) -> None:
         super().__init__("dev")
-        self._platform = LocalPlatform(settings, data, targets, processes=processes, reload=reload)
+        self._platform = LocalPlatform(
+            settings, data, targets, processes=processes, reload=reload, registered=_has_language()
+        )
         self._data = data
         self._targets = targets
 
@@ -122,7 +135,7 @@ def demo(
     """See a batch of orders lose its process in the middle, go on where it was, and the proof of it."""
     from .demo import tell
 
-    _check_embedded()
+    check_embedded()
     configure("error", "json" if as_json else None)
     if data is not None:
         exits.run(tell(data, orders, as_json=as_json), as_json=as_json)
@@ -134,35 +147,45 @@ def demo(
 
 def run(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET[:WORKFLOW]", help="module or file.py, and a workflow of it.")
+        str, typer.Argument(metavar="TARGET[:WORKFLOW]", help="module or file.py, and a workflow of it; or flow.json.")
     ],
     input: Annotated[str | None, typer.Option("--input", metavar="JSON|@FILE|-", help="Parameters by name.")] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a workflow once on the embedded servers and print its result."""
-    _check_embedded()
+    check_embedded()
     configure("warning")
-    folder = discovery.make_folder(Path.cwd())
-    exits.run(_run(target, input, data or folder / "run", as_json), as_json=as_json)
+    exits.run(_run(target, input, data or folder_for_runs(), as_json), as_json=as_json)
 
 
 async def _run(target: str, input: str | None, data: Path, as_json: bool) -> None:
-    from runtara.sdk.client import Client
     from runtara.sdk.discovery import load
-
-    from .instances import print_result
 
     names = [workflow.name for workflow in load([target]).workflows]
     if len(names) != 1:
         reason = f"it has the workflows {', '.join(names)}; name one: {target}:{names[0]}"
         raise InvalidTarget(target=target, reason=reason)
-    arguments = parse_input(input, names[0])
+    await run_once([target], names[0], input, data, as_json=as_json)
+
+
+def folder_for_runs() -> Path:
+    """Where the servers of single runs in this directory keep their data."""
+    return discovery.make_folder(Path.cwd()) / "run"
+
+
+async def run_once(targets: list[str], workflow: str, input: str | None, data: Path, *, as_json: bool) -> None:
+    """Run a workflow of `targets` on a platform of its own, and print its result."""
+    from runtara.sdk.client import Client
+
+    from .instances import print_result
+
+    arguments = parse_input(input, workflow)
     async with (
-        LocalPlatform(Settings(log_level="warning"), data, [target]) as platform,
+        LocalPlatform(Settings(log_level="warning"), data, targets) as platform,
         Client(platform.settings, actor="run") as client,
     ):
-        handle = await client.start(names[0], arguments)
+        handle = await client.start(workflow, arguments)
         if output.console().is_terminal:
             sys.stderr.write(f"started {handle.id}\n")
         print_result(handle.id, await handle.result(), as_json=as_json)

@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runtara.protocol.events import InstanceForked, MemoCopied, decode_event
+from runtara.protocol.blobs import Blob
+from runtara.protocol.events import InstanceForked, MemoCopied, blob_named, decode_event
 from runtara.protocol.messages import EventView, InstanceView, Status, WorkflowView
 
 WIDE: Final = 200  # columns where no terminal says how many it has
@@ -20,6 +22,7 @@ _COLOURS: Final = {
 }  # fmt: skip
 MAX_CELL: Final = 100
 _TYPE_WIDTH: Final = 21  # of the longest name
+_NAMED: Final = b'"blob"'
 _TOLD: Final = (InstanceForked.__name__, MemoCopied.__name__)
 
 
@@ -62,7 +65,9 @@ def instance_json(view: InstanceView) -> dict[str, object]:
         "restarts": view.restarts,
         "version": view.version,
         "input": view.input,
+        "input_blob": view.input_blob,
         "result": view.result,
+        "result_blob": view.result_blob,
         "error": view.error,
         "labels": view.labels,
         "progress": view.progress,
@@ -72,6 +77,7 @@ def instance_json(view: InstanceView) -> dict[str, object]:
         "wake_at": rfc3339(view.wake_at),
         "note": view.note,
         "forked_from": view.forked_from,
+        "definition": view.definition,
     }
 
 
@@ -131,7 +137,7 @@ def print_instance(view: InstanceView, hosted: str | None = None) -> None:
     rows: list[tuple[str, str | Text]] = [
         ("id", view.id),
         ("tenant", view.tenant),
-        ("workflow", view.workflow),
+        ("workflow", view.workflow if view.definition is None else f"{view.workflow}@{view.definition}"),
         ("status", status_text(view.status)),
         ("attempt", f"{view.attempt} ({view.restarts} restarts)"),
         ("created", for_people(view.created_at)),
@@ -145,13 +151,23 @@ def print_instance(view: InstanceView, hosted: str | None = None) -> None:
         rows.append(("progress", f"{view.progress[0]} of {view.progress[1] or '?'}"))
     if view.labels:
         rows.append(("labels", " ".join(f"{k}={v}" for k, v in sorted(view.labels.items()))))
-    rows.append(("input", short(bytes(view.input))))
+    rows.append(("input", value(view.input, view.input_blob)))
     if view.status is Status.COMPLETED:
-        rows.append(("result", short(bytes(view.result))))
+        rows.append(("result", value(view.result, view.result_blob)))
     if view.error is not None:
         rows.append(("error", view.error.message))
     rows += [("note", note) for note in (view.note, hosted) if note]
     print_fields(rows)
+
+
+def value(text: Raw, blob: Blob | None) -> str:
+    """A value in a cell."""
+    return short(bytes(text)) if blob is None else aside(blob)
+
+
+def aside(blob: Blob) -> str:
+    """A value that is too long to be shown, and to be kept where others are."""
+    return f"{blob.size:,} bytes, stored aside (SHA-256 {blob.hash[:12]}…)"
 
 
 def print_fields(rows: Sequence[tuple[str, str | Text]]) -> None:
@@ -180,9 +196,13 @@ def event_line(event: EventView, *, with_instance: bool = False) -> Text:
 
 
 def _told(event: EventView) -> bytes:
-    """What an event says besides its key: of a copy what was copied, of a fork where it comes from."""
+    """What an event says besides its key: of a copy what was copied, of a fork where it comes from, of a long value how
+    long it is."""
     data = bytes(event.data)
-    decoded = decode_event(event.type, None, data) if event.type in _TOLD else None
+    decoded = decode_event(event.type, None, data) if event.type in _TOLD or _NAMED in data else None
+    blob = blob_named(decoded) if decoded is not None else None
+    if blob is not None:
+        return aside(blob).encode()
     match decoded:
         case InstanceForked():
             parts = [f"from {decoded.source} at version {decoded.version}"]
@@ -207,7 +227,9 @@ def print_workflows(views: Sequence[WorkflowView]) -> None:
 
 
 def _kind(view: WorkflowView) -> str:
-    image = view.options.image
+    image, definition = view.options.image, view.options.definition
+    if definition is not None:
+        return f"{view.kind} version {definition}"
     return view.kind if image is None else f"{view.kind} {image.name}@{image.version}"
 
 

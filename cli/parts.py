@@ -15,7 +15,10 @@ from runtara.infra.settings import Settings
 from . import exits
 from .options import Tenant, settings_for
 
-Targets = Annotated[list[str], typer.Argument(metavar="TARGET…", help="module, module:name or file.py")]
+Targets = Annotated[list[str], typer.Argument(metavar="TARGET…", help="module, module:name, file.py or flow.json")]
+MaybeTargets = Annotated[
+    list[str] | None, typer.Argument(metavar="[TARGET…]", help="module, module:name, file.py or flow.json")
+]
 Processes = Annotated[int, typer.Option(min=1, metavar="N", help="Worker processes to keep running.")]
 Reload = Annotated[bool, typer.Option("--reload", help="Start new workers when the code changes.")]
 Child = Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input is closed.")]
@@ -49,20 +52,36 @@ async def _engine(settings: Settings, accept_journal_loss: bool, child: bool) ->
 
 
 def worker(
-    targets: Targets, processes: Processes = 1, reload: Reload = False, tenant: Tenant = None, child: Child = False
+    targets: MaybeTargets = None,
+    registered: Annotated[
+        bool,
+        typer.Option("--registered", help="Host all JSON workflows that are registered (`dsl register`), too."),
+    ] = False,
+    processes: Processes = 1,
+    reload: Reload = False,
+    tenant: Tenant = None,
+    child: Child = False,
 ) -> None:
     """Host the workflows of TARGETs, in worker processes that are kept running."""
-    pool(targets, processes, reload, tenant, child)
+    if not targets and not registered:
+        raise typer.BadParameter("name a TARGET, or give --registered", param_hint="TARGET")
+    pool(targets or [], processes, reload, tenant, child, registered=registered)
 
 
-def pool(targets: list[str], processes: int, reload: bool, tenant: str | None, child: bool) -> None:
+def pool(
+    targets: list[str], processes: int, reload: bool, tenant: str | None, child: bool, *, registered: bool = False
+) -> None:
     settings = configured(tenant)
 
     async def go() -> None:
         from runtara.runner.pool import Pool
+        from runtara.sdk.library import check_language
 
-        pool = Pool(settings, targets, processes=processes, reload=reload)
-        await serve(pool, f"ready worker {' '.join(targets)}", child=child)
+        if registered:
+            check_language()
+        pool = Pool(settings, targets, processes=processes, reload=reload, registered=registered)
+        hosted = [*targets, *(["--registered"] if registered else [])]
+        await serve(pool, f"ready worker {' '.join(hosted)}", child=child)
 
     exits.run(go())
 

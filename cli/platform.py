@@ -18,14 +18,16 @@ class LocalPlatform(Service):
     """`settings` are those that reach it, once it is open. `data` is made if need be."""
 
     def __init__(
-        self, settings: Settings, data: Path, targets: Sequence[str], *, processes: int = 1, reload: bool = False
-    ) -> None:
+        self, settings: Settings, data: Path, targets: Sequence[str], *, processes: int = 1, reload: bool = False,
+        registered: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__("platform")
         self.settings = settings
         self._data = data
         self._targets = list(targets)
         self._processes = processes
         self._reload = reload
+        self._registered = registered
         self._parts: list[Part] = []
 
     async def open(self) -> None:
@@ -33,13 +35,14 @@ class LocalPlatform(Service):
             await self._embed()
         await self._create()
         self._parts.append(await self.enter(Part(self.settings, ["engine"])))
-        if self._targets:
+        if self._targets or self._registered:
             options = ["--processes", str(self._processes), *(["--reload"] if self._reload else [])]
+            options += ["--registered"] if self._registered else []
             self._parts.append(await self.enter(Part(self.settings, ["worker", *self._targets, *options])))
 
     @property
     def pids(self) -> list[int]:
-        """Of the engine and, if there are targets, of the workers' supervisor, as far as they run."""
+        """Of the engine and, if there is something to host, of the workers' supervisor, as far as they run."""
         return [part.pid for part in self._parts if part.pid is not None]
 
     async def _embed(self) -> None:

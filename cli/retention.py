@@ -175,9 +175,9 @@ def archive(
         if as_json:
             output.print_json(done)
         else:
-            output.console().print(
-                f"{done.instances:,} instances with {done.events:,} events are in {len(done.files)} files in {to}"
-            )
+            values = f", and {output.counted(done.values, 'long value')} in {to / 'blobs'}" if done.values else ""
+            told = f"{done.instances:,} instances with {done.events:,} events are in {len(done.files)} files in {to}"
+            output.console().print(told + values)
             print_findings(done.findings)
         if not done.is_clean:
             raise typer.Exit(exits.FAILED)

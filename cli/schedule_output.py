@@ -25,6 +25,7 @@ def schedule_json(view: ScheduleView) -> dict[str, object]:
         "every_seconds": schedule.every_us // _SECOND_US if schedule.every_us is not None else None,
         "timezone": schedule.timezone,
         "input": schedule.input,
+        "input_blob": schedule.blob,
         "labels": schedule.labels,
         "overlap": schedule.overlap,
         "catch_up": schedule.catch_up,
@@ -86,7 +87,7 @@ def print_schedule(view: ScheduleView, *, as_json: bool) -> None:
         ("next", Text("\n").join([Text(_at(view, due)) for due in view.upcoming]) if view.upcoming else _next(view)),
         ("overlap", schedule.overlap),
         ("catch-up", schedule.catch_up),
-        ("input", output.short(bytes(schedule.input))),
+        ("input", output.value(schedule.input, schedule.blob)),
     ]
     if schedule.labels:
         rows.append(("labels", " ".join(f"{k}={v}" for k, v in sorted(schedule.labels.items()))))

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from runtara.infra.bus import Bus
+from runtara.infra.credentials.key_file import KeyFile
 from runtara.infra.credentials.keyring import KeyRing
 from runtara.infra.credentials.kinds import platform_inbox
 from runtara.infra.login import MintedLogin
@@ -56,6 +57,7 @@ def prepare(data: Path, installation: Installation) -> ServerSpec:
     for made in (folder, keys_folder(data)):
         made.mkdir(mode=0o700, exist_ok=True)
     ring = KeyRing.load_or_create(keys_folder(data))
+    keys = KeyFile(keys_folder(data))
     configuration = folder / "nats.conf"
     write_private(configuration, configure(installation, ring, folder=folder).encode())
 
@@ -63,7 +65,7 @@ def prepare(data: Path, installation: Installation) -> ServerSpec:
         return await _answers(installation)
 
     async def ails() -> str | None:
-        return await _write_error(installation, ring)
+        return await _write_error(installation, keys)
 
     return ServerSpec(
         name="NATS",
@@ -107,12 +109,12 @@ async def _answers(installation: Installation) -> bool:
     return greeting.startswith(b"INFO ") and installation.nats_name.encode() in greeting
 
 
-async def _write_error(installation: Installation, ring: KeyRing) -> str | None:
+async def _write_error(installation: Installation, keys: KeyFile) -> str | None:
     """What keeps a stream from being written until the server is restarted, in the server's words."""
     try:
         bus = await Bus.connect(
             installation.nats_url, name="runtara supervisor", inbox=platform_inbox(Kind.SYSTEM, _SUPERVISOR),
-            login=MintedLogin(lambda: ring.mint(Kind.SYSTEM, "system", _SUPERVISOR)),
+            login=MintedLogin(lambda: keys.ring.mint(Kind.SYSTEM, "system", _SUPERVISOR)),
         )  # fmt: skip
         async with bus:
             answer = await bus.request(_HEALTH, b"", timeout=_PROBE_SECONDS)

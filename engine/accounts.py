@@ -4,11 +4,14 @@ Accounts are JWTs that the server is told over its system account; it needs no r
 tenant. What an account should hold is a function of the keys and of two tables, so it can be told again at any time:
 a server that lost its folder of accounts is told all of them when it is back.
 
+Keys may be rotated while engines run: then every account is told anew, with the keys that sign from now on.
+
 Invariants: a tenant's row is locked from before it is changed until the server has the change, so of two engines the
 later one tells what both know; an account is told before anybody gets a credential in it.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -18,8 +21,8 @@ import asyncpg
 import msgspec
 
 from runtara.infra.bus import Bus
-from runtara.infra.credentials.jwt import AccountBody, BadJwt, read
-from runtara.infra.credentials.keyring import KeyRing
+from runtara.infra.credentials.jwt import AccountBody, BadJwt, Claims, read
+from runtara.infra.credentials.key_file import KeyFile
 from runtara.infra.credentials.kinds import platform_inbox
 from runtara.infra.login import MintedLogin, platform_login, tls_of
 from runtara.infra.logs import logger
@@ -32,8 +35,9 @@ from runtara.protocol.ids import new_token
 log = logger("accounts")
 
 HEAL_RETRY_SECONDS: Final = 1.0
-_UPDATE: Final = "$SYS.REQ.CLAIMS.UPDATE"
-_LIST: Final = "$SYS.REQ.CLAIMS.LIST"
+KEYS_LOOK_SECONDS: Final = 2.0  # whether there are others, or some have ended
+UPDATE_ACCOUNT: Final = "$SYS.REQ.CLAIMS.UPDATE"
+LIST_ACCOUNTS: Final = "$SYS.REQ.CLAIMS.LIST"
 
 _NEW: Final = "INSERT INTO tenants (tenant, consumers, created_at) VALUES ($1, '[]', $2) ON CONFLICT DO NOTHING"
 _LOCK: Final = "SELECT consumers FROM tenants WHERE tenant = $1 FOR UPDATE"
@@ -50,12 +54,12 @@ class _Told(msgspec.Struct, frozen=True):
     description: str = ""
 
 
-class _Update(msgspec.Struct, frozen=True):
+class Updated(msgspec.Struct, frozen=True):
     data: _Told = _Told()
     error: _Told | None = None
 
 
-class _Listed(msgspec.Struct, frozen=True):
+class Listed(msgspec.Struct, frozen=True):
     data: list[str] = []
 
 
@@ -63,22 +67,22 @@ class Accounts:
     """Of one deployment. `bus` is of the system account."""
 
     def __init__(
-        self, ring: KeyRing, deployment: str, bus: Bus, pool: "asyncpg.Pool[asyncpg.Record] | None" = None
+        self, keys: KeyFile, deployment: str, bus: Bus, pool: "asyncpg.Pool[asyncpg.Record] | None" = None
     ) -> None:
-        self._ring = ring
+        self._keys = keys
         self._deployment = deployment
         self._bus = bus
         self._pool = pool
         self._told: dict[str, set[str]] = {}  # tenant → consumers that the server was told by us
         self._lost = asyncio.Event()
+        self._checked: tuple[str, ...] = ()  # the state of the keys with which all accounts were compared
         bus.on_reconnect.append(self._lost.set)
 
     async def tell_platform(self) -> None:
         """Make sure that the platform's account is there, as this version has it."""
-        account = self._ring.platform_account(self._deployment)
-        wanted = self._ring.platform_jwt(self._deployment)
-        known = await self._bus.request(f"$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP", b"")
-        if _body(known.decode()) != _body(wanted):
+        account = self._keys.ring.platform_account(self._deployment)
+        wanted = self._keys.ring.platform_jwt(self._deployment)
+        if _said(await lookup(self._bus, account)) != _said(read(wanted)):
             await self._tell(wanted)
             log.info("platform_account_told", account=account)
 
@@ -101,7 +105,7 @@ class Accounts:
             rows = await connection.fetch(_REVOKED, tenant, now)
             # all that was ever issued for such a key, whatever the clocks of engines: it has one credential only
             revocations = {row["public_key"]: -(-row["expires_at"] // 1_000_000) for row in rows}
-            jwt = self._ring.tenant_jwt(
+            jwt = self._keys.ring.tenant_jwt(
                 self._deployment, tenant, consumers=sorted(after), revocations=revocations
             )  # fmt: skip
             await self._tell(jwt)
@@ -109,10 +113,14 @@ class Accounts:
         log.info("tenant_account_told", tenant=tenant, consumers=len(after), revocations=len(revocations))
 
     async def run(self) -> None:
-        """At the start and whenever the server was away, tell it what it does not have (any more)."""
+        """At the start, whenever the server was away, and when the keys are others, tell it what it does not have."""
         self._lost.set()
         while True:
-            await self._lost.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KEYS_LOOK_SECONDS):
+                    await self._lost.wait()
+            if not self._lost.is_set() and self._checked == self._keys.ring.state:
+                continue
             self._lost.clear()
             try:
                 await self._heal()
@@ -123,32 +131,51 @@ class Accounts:
 
     async def _heal(self) -> None:
         assert self._pool is not None
-        there = set(msgspec.json.decode(await self._bus.request(_LIST, b""), type=_Listed).data)
-        if self._ring.platform_account(self._deployment) not in there:
+        state = self._keys.ring.state
+        if state != self._checked:
+            await self._follow_keys()
+        there = set(msgspec.json.decode(await self._bus.request(LIST_ACCOUNTS, b""), type=Listed).data)
+        if self._keys.ring.platform_account(self._deployment) not in there:
             log.warning("platform_account_lost")
             await self.tell_platform()
         for row in await self._pool.fetch(_ALL):
             tenant = row["tenant"]
-            if self._ring.tenant_account(self._deployment, tenant) not in there:
+            if self._keys.ring.tenant_account(self._deployment, tenant) not in there:
                 log.warning("tenant_account_lost", tenant=tenant)
                 await self.tell(tenant)
         for row in await self._pool.fetch(_WITH_REVOKED, time.time_ns() // 1_000):
             await self.tell(row["tenant"])  # an engine that died may have revoked, and not have told
+        self._checked = state
+
+    async def _follow_keys(self) -> None:
+        """Tell anew each account that does not name the keys as they are now, or was signed with another one."""
+        assert self._pool is not None
+        system = self._keys.ring.system_jwt()
+        if _said(await lookup(self._bus, self._keys.ring.system_account)) != _said(read(system)):
+            await self._tell(system)
+            log.info("system_account_told")
+        await self.tell_platform()
+        for row in await self._pool.fetch(_ALL):
+            tenant, ring = row["tenant"], self._keys.ring
+            known = await lookup(self._bus, ring.tenant_account(self._deployment, tenant))
+            wanted = (ring.operator_signing_key, ring.tenant_signing_keys(self._deployment, tenant))
+            if known is not None and (known.iss, _account(known).signing_keys) != wanted:
+                await self.tell(tenant)
 
     async def _tell(self, jwt: str) -> None:
-        answer = msgspec.json.decode(await self._bus.request(_UPDATE, jwt.encode()), type=_Update)
+        answer = msgspec.json.decode(await self._bus.request(UPDATE_ACCOUNT, jwt.encode()), type=Updated)
         if answer.error is not None:
             raise PlatformUnreachable(reason=f"the NATS server does not take an account: {answer.error.description}")
 
 
-async def connect_system(settings: Settings, ring: KeyRing, *, name: str) -> Bus:
+async def connect_system(settings: Settings, keys: KeyFile, *, name: str) -> Bus:
     """A connection in the server's system account."""
     user = f"s-{new_token(8)}"
     return await Bus.connect(
         settings.require_nats_url(),
         name=name,
         inbox=platform_inbox(Kind.SYSTEM, user),
-        login=MintedLogin(lambda: ring.mint(Kind.SYSTEM, settings.deployment, user)),
+        login=MintedLogin(lambda: keys.ring.mint(Kind.SYSTEM, settings.deployment, user)),
         tls=tls_of(settings),
     )
 
@@ -156,9 +183,9 @@ async def connect_system(settings: Settings, ring: KeyRing, *, name: str) -> Bus
 async def connect_platform(settings: Settings, *, name: str) -> Bus:
     """A connection in the platform's account, which is made if it is not there; of `migrate` and of recovery."""
     if settings.nats_keys is not None:
-        ring = KeyRing.load(Path(settings.nats_keys))
-        async with await connect_system(settings, ring, name=name) as system:
-            await Accounts(ring, settings.deployment, system).tell_platform()
+        keys = KeyFile(Path(settings.nats_keys))
+        async with await connect_system(settings, keys, name=name) as system:
+            await Accounts(keys, settings.deployment, system).tell_platform()
     user = new_token(8)
     return await Bus.connect(
         settings.require_nats_url(),
@@ -169,9 +196,21 @@ async def connect_platform(settings: Settings, *, name: str) -> Bus:
     )
 
 
-def _body(jwt: str) -> AccountBody | None:
+async def lookup(bus: Bus, account: str) -> Claims | None:
+    """What the server has of an account; None if it has nothing. `bus` is of the system account."""
+    answer = await bus.request(f"$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP", b"")
     try:
-        body = read(jwt).nats
+        claims = read(answer.decode())
     except BadJwt:
         return None
-    return body if isinstance(body, AccountBody) else None
+    return claims if isinstance(claims.nats, AccountBody) else None
+
+
+def _account(claims: Claims) -> AccountBody:
+    assert isinstance(claims.nats, AccountBody)
+    return claims.nats
+
+
+def _said(claims: Claims | None) -> tuple[str, object] | None:
+    """All that makes a difference: by whom it was signed, and what."""
+    return None if claims is None else (claims.iss, claims.nats)

@@ -20,6 +20,8 @@ from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from runtara.infra.logs import logger
 from runtara.infra.postgres import CONNECTION_ERRORS
+from runtara.protocol.connections import check_names
+from runtara.protocol.definitions import EVERY, KIND
 from runtara.protocol.errors import (
     CredentialRefused,
     InternalError,
@@ -31,22 +33,29 @@ from runtara.protocol.errors import (
 from runtara.protocol.ids import check_id
 from runtara.protocol.messages import (
     ConsumersRequest,
+    DefinitionRequest,
+    DefinitionsRequest,
     EventsRequest,
     ForgetImage,
     ForkRequest,
+    HostDefinitions,
     ImagesRequest,
     Info,
     ListRequest,
     MemosRequest,
+    OpenConnection,
     PositionRequest,
+    RegisterDefinition,
     RegisterImage,
     RegisterReply,
     RegisterRequest,
     Reply,
+    SetConnection,
     TailRequest,
 )
 
 from . import queries
+from .blob_verbs import PARTS_AT_ONCE, Attached, BlobVerbs
 from .forks import Forks
 from .platform import Platform
 from .schedule_verbs import ScheduleVerbs
@@ -67,7 +76,9 @@ class Api:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._forks = Forks(platform)
+        self._blobs = BlobVerbs(platform.blobs).verbs()
         self._free = asyncio.Semaphore(MAX_REQUESTS)
+        self._free_for_blobs = asyncio.Semaphore(PARTS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._service: Service | None = None
 
@@ -79,6 +90,9 @@ class Api:
             await self._add(verb, f"{name}.api.*.{verb}", handler)
         for verb, handler in self._instance_verbs().items():
             await self._add(f"instance-{verb}", f"{name}.api.*.*.{verb}", handler)
+        for verb, handler in self._blobs.items():
+            await self._add(verb, f"{name}.api.*.{verb}", handler, free=self._free_for_blobs)
+            await self._add(f"instance-{verb}", f"{name}.api.*.*.{verb}", handler, free=self._free_for_blobs)
         await self._platform.bus.flush()  # from now on the server knows us
         return self
 
@@ -102,6 +116,14 @@ class Api:
             "images": self._images,
             "register_image": self._register_image,
             "forget_image": self._forget_image,
+            "definitions": self._definitions,
+            "definition": self._definition,
+            "register_definition": self._register_definition,
+            "forget_definition": self._forget_definition,
+            "host_definitions": self._host_definitions,
+            "connections": self._connections,
+            "set_connection": self._set_connection,
+            "forget_connection": self._forget_connection,
             "credential": self._credential,
         }
 
@@ -112,32 +134,36 @@ class Api:
             "memos": self._memos,
             "position": self._position,
             "fork": self._fork,
+            "connection": self._connection,
             "credential": self._credential,
         }
 
-    async def _add(self, name: str, subject: str, handler: Handler) -> None:
+    async def _add(self, name: str, subject: str, handler: Handler, *, free: asyncio.Semaphore | None = None) -> None:
         assert self._service is not None
+        free = free or self._free
 
         async def start(request: Request) -> None:
-            await self._free.acquire()
-            task = asyncio.create_task(self._answer(request, handler), name=f"api {name}")
+            await free.acquire()
+            task = asyncio.create_task(self._answer(request, handler, free), name=f"api {name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
         await self._service.add_endpoint(EndpointConfig(name=name, subject=subject, handler=start))
 
-    async def _answer(self, request: Request, handler: Handler) -> None:
+    async def _answer(self, request: Request, handler: Handler, free: asyncio.Semaphore) -> None:
         try:
-            reply = await self._reply(request, handler)
+            answer = await self._reply(request, handler)
+            payload = _encode(Reply()) + b"\n" + answer.data if isinstance(answer, Attached) else _encode(answer)
             if request._msg.reply:
-                await self._platform.voice.publish(request._msg.reply, _encode(reply))
+                await self._platform.voice.publish(request._msg.reply, payload)
         finally:
-            self._free.release()
+            free.release()
 
-    async def _reply(self, request: Request, handler: Handler) -> Reply:
+    async def _reply(self, request: Request, handler: Handler) -> Reply | Attached:
         try:
             tenant, instance = self._address(request.subject)
-            return Reply(data=Raw(_encode(await handler(tenant, instance, request.data))))
+            answer = await handler(tenant, instance, request.data)
+            return answer if isinstance(answer, Attached) else Reply(data=Raw(_encode(answer)))
         except RuntaraError as exc:
             return Reply(error=exc.to_wire())
         except msgspec.MsgspecError as exc:
@@ -172,8 +198,11 @@ class Api:
         for registration in request.workflows:
             check_id(registration.workflow, "workflow")
             check_id(registration.kind, "kind")
-            if registration.options.image is not None:
-                raise Malformed(reason="an image comes from the registry of images, not from a worker")
+            options = registration.options
+            if options.image is not None or options.definition is not None or registration.kind == KIND:
+                reason = "an image comes from the registry of images, a definition from that of definitions"
+                raise Malformed(reason=f"{reason}, and not from a worker")
+            check_names(options.connections)
         consumers = await self._platform.registry.register(tenant, request.worker, request.workflows)
         return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream)
 
@@ -187,7 +216,8 @@ class Api:
     async def _consumers(self, tenant: str, instance: str | None, data: bytes) -> RegisterReply:
         request = _decode(data, ConsumersRequest)
         check_id(request.runner, "runner")
-        check_id(request.kind, "kind")
+        if check_id(request.kind, "kind") == KIND:
+            raise Malformed(reason=f"kind {KIND} is of registered definitions, which workers host")
         consumers, images = await self._platform.registry.consumers(tenant, request.runner, request.kind)
         return RegisterReply(consumers=consumers, stream=self._platform.subjects.run_stream, images=images)
 
@@ -218,6 +248,42 @@ class Api:
     async def _forget_image(self, tenant: str, instance: str | None, data: bytes) -> object:
         request = _decode(data, ForgetImage)
         return await self._platform.images.forget(tenant, request.name, request.version)
+
+    async def _definitions(self, tenant: str, instance: str | None, data: bytes) -> object:
+        return await self._platform.definitions.views(tenant, _decode(data, DefinitionsRequest).workflow)
+
+    async def _definition(self, tenant: str, instance: str | None, data: bytes) -> object:
+        request = _decode(data, DefinitionRequest)
+        return await self._platform.definitions.get(tenant, request.workflow, request.version)
+
+    async def _register_definition(self, tenant: str, instance: str | None, data: bytes) -> object:
+        return await self._platform.definitions.register(tenant, _decode(data, RegisterDefinition))
+
+    async def _forget_definition(self, tenant: str, instance: str | None, data: bytes) -> object:
+        request = _decode(data, DefinitionRequest)
+        return await self._platform.definitions.forget(tenant, request.workflow, request.version)
+
+    async def _host_definitions(self, tenant: str, instance: str | None, data: bytes) -> RegisterReply:
+        request = _decode(data, HostDefinitions)
+        check_id(request.worker, "worker")
+        for name in request.workflows:
+            check_id(name, "workflow")
+        consumer = await self._platform.registry.host_definitions(tenant, request.worker, request.workflows)
+        return RegisterReply(consumers={EVERY: consumer}, stream=self._platform.subjects.run_stream)
+
+    async def _connections(self, tenant: str, instance: str | None, data: bytes) -> object:
+        return await self._platform.connections.views(tenant)
+
+    async def _set_connection(self, tenant: str, instance: str | None, data: bytes) -> object:
+        return await self._platform.connections.set(tenant, _decode(data, SetConnection))
+
+    async def _forget_connection(self, tenant: str, instance: str | None, data: bytes) -> object:
+        await self._platform.connections.forget(tenant, _decode(data, str))
+        return True
+
+    async def _connection(self, tenant: str, instance: str | None, data: bytes) -> object:
+        await self._platform.connections.open(tenant, instance or "", _decode(data, OpenConnection))
+        return True
 
     async def _get(self, tenant: str, instance: str | None, data: bytes) -> object:
         async with self._platform.pool.acquire() as connection:

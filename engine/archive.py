@@ -1,8 +1,9 @@
 """`runtara audit archive`: what has ended long ago leaves the database, after it is safe in a file.
 
 A chunk of ended instances goes like this, in one transaction: their rows are locked, their events are written into a
-gzip file as `audit export` writes them, the file is synced, and only then are events and rows deleted. What stays is a
-row in `retired` (the instance, its last version, the head of its chain, the file and its SHA-256) and, in
+gzip file as `audit export` writes them, the values that they name into files of their own beside it (`blob_files`),
+all is synced, and only then are events and rows deleted; the values go a day later, unless others use them. What stays
+is a row in `retired` (the instance, its last version, the head of its chain, the file and its SHA-256) and, in
 `retired_hashes`, the hash of each event at its offset: the partition's head is a hash over all of them, so `verify`
 still proves everything around them, and an event from the file can be proved against it.
 
@@ -25,6 +26,8 @@ import msgspec
 
 from runtara.infra.postgres import Pool
 from runtara.projections.archives import ArchiveFile, RetiredInstance
+from runtara.projections.blob_files import write_blob
+from runtara.projections.blobs import Damaged, packed_parts
 from runtara.projections.chains import Links
 from runtara.projections.instances import InstanceRow
 from runtara.projections.refold import refolded
@@ -52,6 +55,18 @@ SELECT i.tenant, i.instance, i.partition, i.workflow, i.status, i.version, i.has
 FROM instances i JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance)
 WHERE i.status = ANY($3::text[]) AND i.updated_at < $4
 ORDER BY i.tenant, i.instance FOR UPDATE OF i
+"""
+_USES: Final = """
+SELECT u.tenant, u.instance, u.hash FROM blob_uses u
+JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance)
+ORDER BY u.tenant, u.instance, u.hash
+"""
+_RETIRE_USES: Final = """
+WITH gone AS (
+    DELETE FROM blob_uses u USING unnest($1::text[], $2::text[]) AS wanted (tenant, instance)
+    WHERE u.tenant = wanted.tenant AND u.instance = wanted.instance RETURNING u.tenant, u.hash
+)
+UPDATE blobs SET unused_since = $3 FROM gone WHERE blobs.tenant = gone.tenant AND blobs.hash = gone.hash
 """
 _EVENTS: Final = """
 SELECT e.* FROM events e JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance)
@@ -132,11 +147,13 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Archived(msgspec.Struct, frozen=True, kw_only=True):
-    """`findings`: instances that were left because their events do not hold."""
+    """`values`: files of values that went aside. `findings`: instances that were left because their events, or the
+    values that they name, do not hold."""
 
     instances: int
     events: int
     files: list[str]
+    values: int
     findings: list[Finding]
 
     @property
@@ -197,6 +214,7 @@ class _Run:
             instances=self._counts["instances"],
             events=self._counts["events"],
             files=self._files,
+            values=self._counts["values"],
             findings=self._findings[:MAX_FINDINGS],
         )
 
@@ -231,8 +249,26 @@ class _Run:
             if id not in links.broken and not _is_as_told(row, ended.get(id)):
                 problem = "its row is not what its events say; run `runtara audit rebuild` first"
                 links.broken[id] = Finding(problem=problem, partition=row["partition"], tenant=id[0], instance=id[1])
+        await self._write_values(connection, links, locked)
         self._findings += links.broken.values()
         return [row for row in locked if (row["tenant"], row["instance"]) not in links.broken]
+
+    async def _write_values(
+        self, connection: "Connection[asyncpg.Record]", links: Links, locked: list[asyncpg.Record]
+    ) -> None:
+        """Of each instance the values that its events name, into files of their own."""
+        partitions = {(row["tenant"], row["instance"]): row["partition"] for row in locked}
+        for use in await connection.fetch(_USES, *_transposed(list(partitions))):
+            id, hash = (use["tenant"], use["instance"]), use["hash"]
+            if id in links.broken:
+                continue
+            try:
+                written = await write_blob(self._folder, id[0], hash, packed_parts(connection, id[0], hash))
+            except Damaged as exc:
+                problem = f"a value that its events name {exc} (SHA-256 {hash}); see `runtara audit verify`"
+                links.broken[id] = Finding(problem=problem, partition=partitions[id], tenant=id[0], instance=id[1])
+            else:
+                self._counts["values"] += written
 
     async def _pages(
         self,
@@ -272,9 +308,10 @@ def _retired(row: asyncpg.Record) -> RetiredInstance:
 
 
 async def _retire(connection: "Connection[asyncpg.Record]", ids: Sequence[Id], name: str, digest: bytes) -> None:
-    given = _transposed(ids)
+    given, now = _transposed(ids), time.time_ns() // 1_000
+    await connection.execute(_RETIRE_USES, *given, now)
     await connection.execute(_RETIRE_EVENTS, *given)
-    await connection.execute(_RETIRE_INSTANCES, *given, time.time_ns() // 1_000, name, digest)
+    await connection.execute(_RETIRE_INSTANCES, *given, now, name, digest)
 
 
 def _transposed(ids: Sequence[Id]) -> list[list[str]]:

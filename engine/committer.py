@@ -21,6 +21,7 @@ from .folding import Batch, Folding
 from .log import Ownership
 from .outlets import Outlets
 from .purge import Purger
+from .quotas import Quotas
 from .reader import Frame
 from .streams import Anchor, fingerprint
 
@@ -33,13 +34,20 @@ class Committer:
     """`anchor`: up to where the journal is committed."""
 
     def __init__(
-        self, connection: PgConnection, ownership: Ownership, folding: Folding, outlets: Outlets, purger: Purger
+        self,
+        connection: PgConnection,
+        ownership: Ownership,
+        folding: Folding,
+        outlets: Outlets,
+        purger: Purger,
+        quotas: Quotas,
     ) -> None:
         self._connection = connection
         self._ownership = ownership
         self._folding = folding
         self._outlets = outlets
         self._purger = purger
+        self._quotas = quotas
         self._position = ownership.position
         self.anchor = ownership.anchor
 
@@ -59,6 +67,8 @@ class Committer:
         last, before = frames[-1], self.anchor
         mark = fingerprint(last.data, last.time_us)
         after = Anchor(created=before.created, cursor=last.sequence, fingerprint=mark)
+        refused = fold.rejected
+        fold.rejected = self._quotas.within(refused)
         try:
             await event_log.commit(self._connection, self._ownership, fold, before=before, after=after)
         except Exception as exc:
@@ -66,6 +76,7 @@ class Committer:
         self.anchor, self._position = after, fold.position
         self._folding.committed(fold)
         self._outlets.let_out(fold, after)
+        self._quotas.committed(frames, refused)
         self._purger.advanced(after.cursor, sum(len(frame.data) for frame in frames))
         return None
 

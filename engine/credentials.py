@@ -5,7 +5,7 @@ was issued is a row, without the private key: that never leaves whoever made it 
 
 Invariants: nobody is issued a right that `kinds.may_issue` does not name for it, nor another user's id, nor
 anything of another tenant unless it is an operator; a revoked credential is neither renewed nor good for an order; a
-container's is revoked when its claim has ended.
+container's is revoked when its claim has ended, or when it floods the platform.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ import msgspec
 
 from runtara.infra.credentials.files import Credential
 from runtara.infra.credentials.jwt import BadJwt, Claims, read, verified
-from runtara.infra.credentials.keyring import KeyRing
+from runtara.infra.credentials.key_file import KeyFile
 from runtara.infra.credentials.keys import Key, Role, has_signed, is_public
 from runtara.infra.credentials.kinds import LIFE_SECONDS, Holder, holder_of, may_issue
 from runtara.infra.logs import logger
@@ -39,8 +39,10 @@ from runtara.protocol.credentials import (
 )
 from runtara.protocol.errors import CredentialRefused, RuntaraError
 from runtara.protocol.ids import check_id, partition_of
+from runtara.protocol.subjects import Source
 
 from .accounts import Accounts
+from .quotas import Offence
 
 log = logger("credentials")
 
@@ -51,9 +53,13 @@ MAX_ENDED: Final = 10_000  # claims whose credentials wait to be revoked; beyond
 REVOKE_EVERY_SECONDS: Final = 1.0  # an account is told its revocations at most this often
 KEPT_SECONDS: Final = 30 * 24 * 3600  # rows of what has expired
 FORGET_EVERY_SECONDS: Final = 3600.0
+SHOWN_OFFENCE_SECONDS: Final = 7 * 24 * 3600  # in the short list, among what people have made
+MAX_OFFENCES: Final = 1_000  # that wait to be written down
 _NAME_LENGTH: Final = 128
 
-_COLUMNS: Final = "public_key, tenant, kind, user_id, name, instance, issued_by, issued_at, expires_at, revoked_at"
+_COLUMNS: Final = """
+public_key, tenant, kind, user_id, name, instance, issued_by, issued_at, expires_at, revoked_at, offence, offended_at
+"""
 _NEW: Final = """
 INSERT INTO credentials (public_key, tenant, kind, user_id, name, instance, issued_by, issued_at, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (public_key) DO NOTHING RETURNING public_key
@@ -67,12 +73,13 @@ SELECT EXISTS (SELECT FROM credentials WHERE tenant = $1 AND user_id = $2 AND re
 """
 _LIST: Final = f"""
 SELECT {_COLUMNS} FROM credentials
-WHERE tenant = $1 AND ($2 OR (name IS NOT NULL AND revoked_at IS NULL AND expires_at > $3))
+WHERE tenant = $1 AND ($2 OR (name IS NOT NULL AND revoked_at IS NULL AND expires_at > $3) OR offended_at > $5)
 ORDER BY issued_at DESC LIMIT $4
 """
 _REVOKE: Final = """
 UPDATE credentials SET revoked_at = $2 WHERE tenant = $1 AND revoked_at IS NULL AND expires_at > $2
     AND ($3::text IS NULL OR public_key = $3) AND ($4::text IS NULL OR user_id = $4) AND ($5::text IS NULL OR name = $5)
+    AND ($6::text IS NULL OR issued_by = $6)
 RETURNING public_key
 """
 _REVOKE_ENDED: Final = """
@@ -80,6 +87,12 @@ UPDATE credentials c SET revoked_at = $3 FROM unnest($1::text[], $2::text[]) AS 
 WHERE c.tenant = ended.tenant AND c.user_id = ended.user_id AND c.kind = 'container' AND c.revoked_at IS NULL
     AND c.expires_at > $3 AND split_part(c.issued_by, ' ', 1) IN ('runner', 'engine') -- a script's own just expires
 RETURNING c.tenant
+"""
+_OFFENDED: Final = """
+UPDATE credentials SET offence = $4, offended_at = $5,
+    revoked_at = CASE WHEN kind = 'container' THEN COALESCE(revoked_at, $5) ELSE revoked_at END
+WHERE tenant = $1 AND expires_at > $5 AND ((kind = 'container' AND instance = $2) OR user_id = $3)
+RETURNING public_key, revoked_at = $5 AS is_revoked
 """
 _FORGET: Final = "DELETE FROM credentials WHERE expires_at < $1"
 
@@ -91,14 +104,15 @@ class Credentials:
     """Of one deployment with `partitions` partitions."""
 
     def __init__(
-        self, ring: KeyRing, accounts: Accounts, pool: "asyncpg.Pool[asyncpg.Record]", deployment: str, partitions: int
+        self, keys: KeyFile, accounts: Accounts, pool: "asyncpg.Pool[asyncpg.Record]", deployment: str, partitions: int
     ) -> None:
-        self._ring = ring
+        self._keys = keys
         self._accounts = accounts
         self._pool = pool
         self._deployment = deployment
         self._partitions = partitions
         self._ended: set[tuple[str, str]] = set()
+        self._offences: dict[Source, Offence] = {}
         self._untold: set[str] = set()  # tenants whose revocations are in the table, and perhaps not in the server
         self._wanted = asyncio.Event()
         self.refused = 0
@@ -138,12 +152,18 @@ class Credentials:
             raise
 
     async def revoke(
-        self, tenant: str, *, public_key: str | None = None, user: str | None = None, name: str | None = None
+        self,
+        tenant: str,
+        *,
+        public_key: str | None = None,
+        user: str | None = None,
+        name: str | None = None,
+        issued_by: str | None = None,
     ) -> list[str]:
         """Void what these name, at once: the server closes connections that use it. Returns the public keys."""
         if public_key is None and user is None and name is None:
             raise CredentialRefused(reason="say which: by public key, user or name")
-        rows = await self._pool.fetch(_REVOKE, tenant, _now_us(), public_key, user, name)
+        rows = await self._pool.fetch(_REVOKE, tenant, _now_us(), public_key, user, name, issued_by)
         revoked = [row["public_key"] for row in rows]
         if revoked:
             log.info("credentials_revoked", tenant=tenant, public_keys=revoked)
@@ -158,8 +178,14 @@ class Credentials:
             self._ended.add((tenant, worker))
             self._wanted.set()
 
+    def offended(self, offence: Offence) -> None:
+        """A source asks too much of the platform: the operator is shown it, and a container is cut off. Never waits."""
+        if len(self._offences) < MAX_OFFENCES:
+            self._offences[offence.source] = offence
+            self._wanted.set()
+
     async def run(self) -> None:
-        """Revoke what containers leave behind, and forget what has expired long ago."""
+        """Revoke what containers leave behind, write down who asks too much, and forget what has expired long ago."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FORGET_EVERY_SECONDS):
@@ -168,6 +194,7 @@ class Credentials:
             self._wanted.clear()
             try:
                 await self._revoke_ended()
+                await self._write_offences()
                 await self._tell_revoked()
                 await self._pool.execute(_FORGET, _now_us() - KEPT_SECONDS * 1_000_000)
             except (RuntaraError, asyncpg.PostgresError, *CONNECTION_ERRORS) as exc:
@@ -180,6 +207,16 @@ class Credentials:
         for row in await self._pool.fetch(_REVOKE_ENDED, tenants, workers, _now_us()):
             self._untold.add(row["tenant"])
         self._ended -= ended
+
+    async def _write_offences(self) -> None:
+        for source, offence in list(self._offences.items()):
+            user = source.client or source.worker or source.runner
+            rows = await self._pool.fetch(_OFFENDED, source.tenant, source.instance, user, offence.reason, _now_us())
+            revoked = [row["public_key"] for row in rows if row["is_revoked"]]
+            if revoked:
+                log.warning("offender_revoked", tenant=source.tenant, instance=source.instance, public_keys=revoked)
+                self._untold.add(source.tenant)
+            del self._offences[source]
 
     async def _tell_revoked(self) -> None:
         for tenant in sorted(self._untold):
@@ -207,7 +244,7 @@ class Credentials:
             holder = holder_of(read(jwt).nats)
             if holder is None or holder.deployment != self._deployment:
                 raise BadJwt("it is not one of this deployment")
-            claims = verified(jwt, self._ring.issuers(holder), Role.ACCOUNT)
+            claims = verified(jwt, self._keys.ring.issuers(holder), Role.ACCOUNT)
         except BadJwt as exc:
             raise CredentialRefused(reason=f"the credential that asks is not good: {exc}") from exc
         if claims.exp and claims.exp <= time.time():
@@ -224,8 +261,12 @@ class Credentials:
                 self._check_rules(asker)
                 return await self._list(tenant, everything=order.all)
             case Revoke():
-                self._check_rules(asker)
-                return await self.revoke(tenant, public_key=order.public_key, user=order.user, name=order.name)
+                its_own = _who(asker) if asker.kind is Kind.RUNNER else None
+                if its_own is None:
+                    self._check_rules(asker)
+                return await self.revoke(
+                    tenant, public_key=order.public_key, user=order.user, name=order.name, issued_by=its_own
+                )
             case _:
                 assert_never(order)
 
@@ -243,7 +284,7 @@ class Credentials:
             if await self._pool.fetchval(_IS_TAKEN, tenant, order.user, _now_us()):
                 raise CredentialRefused(reason=f"{order.user} is a user already, and whoever has its id is heard as it")
         return await self._sign(
-            holder, order.public_key, expires_in=life, name=order.name, issued_by=f"{asker.kind} {asker.user}"
+            holder, order.public_key, expires_in=life, name=order.name, issued_by=_who(asker)
         )  # fmt: skip
 
     def _check_rules(self, asker: Holder) -> None:
@@ -257,11 +298,13 @@ class Credentials:
         expires_at = now + life * 1_000_000
         if await self._pool.fetchval(_RENEW, claims.sub, holder.tenant, expires_at) is None:
             raise CredentialRefused(reason="the credential was revoked")
-        jwt = self._ring.user_jwt(holder, claims.sub, life=life)
+        jwt = self._keys.ring.user_jwt(holder, claims.sub, life=life)
         return Issued(jwt=jwt, expires_at=expires_at)
 
     async def _list(self, tenant: str, *, everything: bool) -> list[CredentialView]:
-        rows = await self._pool.fetch(_LIST, tenant, everything, _now_us(), MAX_LISTED)
+        now = _now_us()
+        since = now - SHOWN_OFFENCE_SECONDS * 1_000_000
+        rows = await self._pool.fetch(_LIST, tenant, everything, now, MAX_LISTED, since)
         return [_view(row) for row in rows]
 
     def _holder(
@@ -311,9 +354,14 @@ class Credentials:
         )  # fmt: skip
         if new is None:
             raise CredentialRefused(reason="a key pair is used for one credential only: make a new one")
-        jwt = self._ring.user_jwt(holder, public_key, life=life)
+        jwt = self._keys.ring.user_jwt(holder, public_key, life=life)
         log.info("credential_issued", kind=holder.kind.value, tenant=holder.tenant, user=holder.user, by=issued_by)
         return Issued(jwt=jwt, expires_at=expires_at)
+
+
+def _who(asker: Holder) -> str:
+    """Whoever had a credential issued, as the table names it."""
+    return f"{asker.kind} {asker.user}"
 
 
 def _view(row: asyncpg.Record) -> CredentialView:
@@ -328,6 +376,8 @@ def _view(row: asyncpg.Record) -> CredentialView:
         issued_at=row["issued_at"],
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
+        offence=row["offence"],
+        offended_at=row["offended_at"],
     )
 
 

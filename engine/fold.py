@@ -19,7 +19,7 @@ from msgspec import Raw
 from runtara.projections.instances import InstanceRow, only_grew, project
 from runtara.protocol.chain import canonical, event_hash, next_head
 from runtara.protocol.errors import InstanceArchived, RuntaraError, UnknownWorkflow, WireError
-from runtara.protocol.events import AnyEvent, AttemptLost, CheckpointSaved, WaitResolved, encode_data
+from runtara.protocol.events import AnyEvent, AttemptLost, CheckpointSaved, WaitResolved, blob_named, encode_data
 from runtara.protocol.frames import Rejection, encode_record
 from runtara.protocol.ids import partition_of
 from runtara.protocol.limits import MAX_REJECTED_BYTES
@@ -58,7 +58,16 @@ from .fold_values import (
     ResolvedDue,
     TimerChanges,
 )
-from .lifecycle import Claim, State, check_envelope, decide, outbox_commands, start_unknown, with_registration
+from .lifecycle import (
+    Claim,
+    State,
+    check_envelope,
+    decide,
+    outbox_commands,
+    start_unknown,
+    version_fault,
+    with_registration,
+)
 from .reader import Frame
 from .workflows import Registrations
 
@@ -80,10 +89,11 @@ class Fold:
         self.events: list[tuple[object, ...]] = []
         self.outbox: list[OutboxRow] = []
         self.rejected: list[RejectedRow] = []
+        self.blob_uses: set[tuple[str, str, str]] = set()  # tenant, instance, hash
         self.answers: list[Answer] = []
         self.claims: list[ClaimDue] = []
         self.resolved: list[ResolvedDue] = []
-        self.superseded: dict[tuple[str, str], Superseded] = {}
+        self.superseded: dict[tuple[str, str, str], Superseded] = {}
         self.lost: list[tuple[str, str, Claim]] = []
         self.heard: set[Id] = set()
         self.starters: dict[Id, str] = {}
@@ -268,7 +278,7 @@ class Fold:
         if known is None:
             hint = self.workflows.nearest(tenant, record.workflow)
             return record, UnknownWorkflow(workflow=record.workflow, hint=hint)
-        return with_registration(record, known.kind, known.options), None
+        return with_registration(record, known.kind, known.options), version_fault(record, known.options)
 
     def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:
         assert start.parent is not None
@@ -324,7 +334,7 @@ class Fold:
         if decision.note == "refused" and decision.error is not None:
             self._refuse(frame, tenant, record, decision.error)
         elif decision.note == "stale" and source.worker is not None and isinstance(record, Report):
-            self.superseded[tenant, source.worker] = Superseded(
+            self.superseded[tenant, source.worker, record.instance] = Superseded(
                 instance=record.instance, attempt=record.attempt, nonce=record.nonce, reason=reason
             )
         return decision.note, reason
@@ -365,6 +375,9 @@ class Fold:
         self.events.append(
             (partition, offset, tenant, instance, version, kind, attempt, key, actor, command, at, now, data, hash)
         )
+        blob = blob_named(event)
+        if blob is not None:
+            self.blob_uses.add((tenant, instance, blob.hash))
         self._head = offset + 1
         self._head_hash = next_head(self._head_hash, hash)
         if type(event) is WaitResolved and row is not None and row.state.claim is not None:

@@ -17,6 +17,7 @@ import msgspec
 from runtara.infra.bus import NotAcknowledged, PublishRefused
 from runtara.infra.logs import logger
 from runtara.projections.instances import InstanceRow
+from runtara.protocol.blobs import Carried
 from runtara.protocol.errors import HistoryTooLarge, PlatformUnreachable
 from runtara.protocol.events import decode_event
 from runtara.protocol.ids import check_id, partition_of
@@ -146,7 +147,8 @@ async def _events(
 def _frame(row: InstanceRow, events: list[asyncpg.Record], request: ForkRequest) -> bytes:
     return fork_frame(
         fork_record(
-            row.tenant, row.instance, state=row.state, input=row.input, labels=row.labels, hash=row.hash,
+            row.tenant, row.instance, state=row.state, input=Carried(row.input, row.input_blob),
+            labels=row.labels, hash=row.hash,
             log=[(event["version"], decode_event(event["type"], event["key"], event["data"])) for event in events],
             request=request,
         )

@@ -17,9 +17,10 @@ import asyncpg
 import msgspec
 
 from runtara.infra.postgres import PgConnection
+from runtara.protocol.connections import check_names
 from runtara.protocol.errors import ImageInUse, ImageNotFound, InvalidImage
 from runtara.protocol.ids import check_id
-from runtara.protocol.images import KIND, KINDS, check_image
+from runtara.protocol.images import KIND, KINDS, POOLING, check_image
 from runtara.protocol.messages import ImageView, RegisteredImage, Registration
 from runtara.protocol.records import Image
 
@@ -118,15 +119,21 @@ class Images:
 def _check(image: Image, workflows: Sequence[Registration]) -> None:
     check_image(image)
     names = [check_id(workflow.workflow, "workflow") for workflow in workflows]
+    for workflow in workflows:
+        check_names(workflow.options.connections)
     if not names:
         raise InvalidImage(image=image.name, reason="no workflow is named that it runs")
     if len(names) > MAX_WORKFLOWS or len(set(names)) < len(names):
         raise InvalidImage(image=image.name, reason=f"name each workflow once, and at most {MAX_WORKFLOWS}")
+    kinds = {workflow.kind for workflow in workflows if workflow.kind in KINDS} - POOLING
+    if image.isolation == "pool" and kinds:
+        reason = f"a runner of kind {kinds.pop()} keeps no container for many: use isolation instance, or runner docker"
+        raise InvalidImage(image=image.name, reason=reason)
 
 
 def _run_by(image: Image, workflow: Registration) -> Registration:
     kind = workflow.kind if workflow.kind in KINDS else KIND
-    options = msgspec.structs.replace(workflow.options, runner=kind, image=image)
+    options = msgspec.structs.replace(workflow.options, runner=kind, image=image, definition=None)
     return msgspec.structs.replace(workflow, kind=kind, options=options)
 
 

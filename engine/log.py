@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from runtara.infra.postgres import PgConnection
 from runtara.projections.instances import InstanceRow, columns, grown_columns
+from runtara.protocol.blobs import Blob
 from runtara.protocol.errors import PartitionLost, RuntaraError, WireError
 from runtara.protocol.events import MEMO_TYPES, AnyEvent, decode_event, memo_of
 from runtara.protocol.limits import OWNER_LEASE_SECONDS
@@ -157,11 +158,17 @@ def row_of(record: asyncpg.Record) -> InstanceRow:
         created_at=record["created_at"],
         updated_at=record["updated_at"],
         input=Raw(record["input"]),
+        input_blob=_blob(record["input_blob"]),
         result=Raw(record["result"]) if record["result"] is not None else None,
+        result_blob=_blob(record["result_blob"]),
         error=record["error"],
         progress=msgspec.json.decode(record["progress"], type=tuple[int, int | None]) if record["progress"] else None,
         hash=record["hash"],
     )
+
+
+def _blob(text: bytes | None) -> Blob | None:
+    return None if text is None else msgspec.json.decode(text, type=Blob)
 
 
 async def repeated_commands(connection: PgConnection, asked: Sequence[CommandId]) -> frozenset[CommandId]:
@@ -190,11 +197,12 @@ async def _commit_small(
     reshaped = [columns(row) for row in fold.reshaped]
     grown = [grown_columns(row) for row in fold.grown]
     moved = await connection.fetchval(
-        sql.COMMIT_SMALL[bool(reshaped), bool(grown)],
+        sql.COMMIT_SMALL[bool(reshaped), bool(grown), bool(fold.blob_uses)],
         *_advance_parameters(ownership, fold.position, before, after),
         *_transposed(fold.events),
         *_transposed(reshaped),
         *_transposed(grown),
+        *_transposed(list(fold.blob_uses)),
     )
     if moved is None:
         raise PartitionLost(partition=ownership.partition)
@@ -247,6 +255,8 @@ async def _write(connection: PgConnection, partition: int, fold: Fold) -> None:
     if fold.grown:
         rows = [grown_columns(row) for row in fold.grown]
         await connection.execute(sql.UPDATE_GROWN, *_transposed(rows))
+    if fold.blob_uses:
+        await connection.execute(sql.USE_BLOBS, *_transposed(list(fold.blob_uses)))
     if fold.timers:
         await _write_timers(connection, partition, fold)
     if fold.workflows.changes:

@@ -45,7 +45,7 @@ log = logger("outlets")
 
 SETTLE_SECONDS: Final = 1.0
 SETTLE_LOOK_SECONDS: Final = 0.005
-SUPERSEDED_EVERY_SECONDS: Final = 1.0  # to one worker, however many stale reports it sends
+SUPERSEDED_EVERY_SECONDS: Final = 1.0  # to one worker of one instance, however many stale reports it sends
 BY_INSTANCE: Final = "i."  # how the source of a claim begins that a container or a script made (`lifecycle.claims`)
 _encode = msgspec.json.Encoder().encode
 
@@ -68,7 +68,7 @@ class Outlets:
         self._histories = Histories(platform.pool, self._answer_with_histories)
         self._group: asyncio.TaskGroup | None = None
         self._under_way: set[asyncio.Task[None]] = set()
-        self._told: dict[tuple[str, str], float] = {}
+        self._told: dict[tuple[str, str, str], float] = {}
         self._starters = Starters()
         self.watch: Watcher | None = None
 
@@ -99,7 +99,7 @@ class Outlets:
             self._tell_lost(fold.rows[tenant, instance], taken)
         for told in fold.resolved:
             self._say_resolved(fold.rows[told.tenant, told.instance], told.memo)
-        for (tenant, worker), superseded in fold.superseded.items():
+        for (tenant, worker, _), superseded in fold.superseded.items():
             self._tell_superseded(tenant, worker, superseded)
         if fold.outbox:
             self._outbox.wake()
@@ -131,6 +131,7 @@ class Outlets:
             attempt=state.attempt,
             first=first,
             input=row.input,
+            blob=row.input_blob,
             options=state.options,
             labels=row.labels,
         )
@@ -207,6 +208,7 @@ class Outlets:
             status=row.state.status,
             version=row.state.version,
             result=row.result if row.result is not None else Raw(b"null"),
+            blob=row.result_blob,
             error=event_log.error_of(row),
         )
         self._mouth.say(self._subjects.done(row.tenant, row.instance), _encode(done))
@@ -222,11 +224,12 @@ class Outlets:
 
     def _tell_superseded(self, tenant: str, worker: str, message: Superseded) -> None:
         now = time.monotonic()
-        if now - self._told.get((tenant, worker), 0.0) < SUPERSEDED_EVERY_SECONDS:
+        about = (tenant, worker, message.instance)
+        if now - self._told.get(about, 0.0) < SUPERSEDED_EVERY_SECONDS:
             return
         if len(self._told) > 10_000:
             self._told.clear()
-        self._told[tenant, worker] = now
+        self._told[about] = now
         self._mouth.say(self._subjects.control(tenant, worker), _encode(message))
 
     def _answer_claim(self, due: ClaimDue, row: InstanceRow, answers: Answers) -> None:
@@ -280,6 +283,7 @@ def _claimed(due: ClaimDue, row: InstanceRow) -> Claimed:
         now_us=due.now_us,
         workflow=state.workflow,
         input=row.input,
+        blob=row.input_blob,
         options=state.options,
         labels=row.labels,
         pause=state.pause,

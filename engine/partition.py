@@ -12,10 +12,11 @@ import asyncpg
 
 from runtara.infra.logs import logger
 from runtara.infra.postgres import PgConnection, is_transient
-from runtara.protocol.errors import JournalLost, JournalMismatch, PartitionLost, RuntaraError, Unavailable
+from runtara.protocol.errors import JournalLost, JournalMismatch, PartitionLost, RuntaraError, Unavailable, UnfitServer
 
 from . import log as event_log
 from .log import Ownership
+from .nats_server import check_server
 from .platform import Platform
 from .streams import check_anchor, check_config
 from .tenure import Tenure
@@ -23,10 +24,12 @@ from .tenure import Tenure
 log = logger("partition")
 
 RETRY_SECONDS: Final = 0.5
+FATAL: Final = (JournalMismatch, JournalLost, UnfitServer)  # somebody has to look
 
 
 class PartitionLoop:
-    """Runs for ever; stops with `JournalMismatch` when going on would lose records silently."""
+    """Runs for ever; stops with `JournalMismatch` when going on would lose records silently, with
+    `UnfitServer` when it would let tenants reach JetStream."""
 
     def __init__(self, platform: Platform, partition: int) -> None:
         self._platform = platform
@@ -46,7 +49,7 @@ class PartitionLoop:
 
     def _after(self, error: BaseException, token: str) -> str:
         """Go on after a tenure that ended with `error`, as the same owner unless another one took over; or raise it."""
-        if isinstance(error, (JournalMismatch, JournalLost)) or not isinstance(error, Exception):
+        if isinstance(error, FATAL) or not isinstance(error, Exception):
             raise error
         if isinstance(error, PartitionLost):
             log.warning("partition_lost", partition=self._partition)
@@ -77,6 +80,7 @@ class PartitionLoop:
     async def _own(self, ownership: Ownership, connection: PgConnection, asked: asyncio.Event) -> None:
         """Until we are `asked` to give the partition back, and have."""
         try:
+            await check_server(self._platform.bus)
             info = await check_anchor(self._platform.bus, self._stream, ownership.anchor)
             check_config(info, self._platform.journal_config(self._partition))
             log.info("partition_taken", partition=self._partition, cursor=ownership.anchor.cursor)
@@ -84,7 +88,11 @@ class PartitionLoop:
                 await Tenure(self._platform, ownership, connection, info.state.last_seq).run(asked)
             log.info("partition_given_back", partition=self._partition)
             await event_log.release(connection, self._partition, ownership.token)
-        except (asyncio.CancelledError, JournalMismatch):  # this engine ends: nobody need wait for its lease
+        except (
+            asyncio.CancelledError,
+            JournalMismatch,
+            UnfitServer,
+        ):  # this engine ends: nobody need wait for its lease
             await asyncio.shield(event_log.release(connection, self._partition, ownership.token))
             raise
 
@@ -94,6 +102,6 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     leaves: list[BaseException] = []
     for error in group.exceptions:
         leaves.append(_first(error) if isinstance(error, BaseExceptionGroup) else error)
-    fatal = [e for e in leaves if isinstance(e, (JournalMismatch, JournalLost))]
+    fatal = [e for e in leaves if isinstance(e, FATAL)]
     lost = [e for e in leaves if isinstance(e, PartitionLost)]
     return (fatal or lost or leaves)[0]

@@ -7,7 +7,10 @@ from runtara.infra.bus import Bus
 from runtara.infra.settings import Settings
 from runtara.protocol.subjects import Subjects
 
+from .blob_store import BlobStore
+from .connections import Connections
 from .credentials import Credentials
+from .definitions import Definitions
 from .images import Images
 from .registry import Registry
 from .sharing import Sharing
@@ -27,6 +30,9 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     registry: Registry
     images: Images
+    blobs: BlobStore
+    connections: Connections
+    definitions: Definitions
     sharing: Sharing
     credentials: Credentials | None
     deployment_id: str

@@ -95,12 +95,15 @@ def _view(row: InstanceRow, *, whole: bool = True) -> InstanceView:
         updated_at=row.updated_at,
         wake_at=row.wake_at,
         input=row.input if whole else NO_DATA,
+        input_blob=row.input_blob if whole else None,
         result=row.result if whole and row.result is not None else NO_DATA,
+        result_blob=row.result_blob if whole else None,
         error=event_log.error_of(row),
         parent=row.parent,
         worker=state.claim.worker if state.claim is not None else None,
         progress=row.progress,
         note=_note(row),
+        definition=state.options.definition,
     )
 
 

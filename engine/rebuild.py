@@ -1,4 +1,4 @@
-"""`runtara audit rebuild`: `instances` and `timers` made again from the log, where they differ from it.
+"""`runtara audit rebuild`: `instances`, `timers` and `blob_uses` made again from the log, where they differ from it.
 
 What differs is found by folding the log as of one moment, which disturbs nobody. Only a partition in which something
 differs is stopped: it gets an owner that no engine is, so that none of them commits, or goes on with rows that it had
@@ -19,8 +19,8 @@ import asyncpg
 import msgspec
 
 from runtara.projections.chains import Links
-from runtara.projections.instances import InstanceRow, columns
-from runtara.projections.refold import Id, Progress, drift, refolded
+from runtara.projections.instances import columns
+from runtara.projections.refold import Id, Progress, Refolded, drift, refolded
 from runtara.projections.verdict import MAX_FINDINGS, PAGE, Connection, Finding
 from runtara.protocol.ids import partition_of
 from runtara.protocol.limits import OWNER_LEASE_SECONDS
@@ -38,6 +38,10 @@ ORDER BY e.tenant, e.instance, e.version
 _DROP_TIMERS: Final = """
 DELETE FROM timers USING unnest($1::text[], $2::text[]) AS gone (tenant, instance)
 WHERE timers.tenant = gone.tenant AND timers.instance = gone.instance
+"""
+_DROP_USES: Final = """
+DELETE FROM blob_uses USING unnest($1::text[], $2::text[]) AS gone (tenant, instance)
+WHERE blob_uses.tenant = gone.tenant AND blob_uses.instance = gone.instance
 """
 _DROP_INSTANCES: Final = """
 DELETE FROM instances USING unnest($1::text[], $2::text[]) AS gone (tenant, instance)
@@ -116,18 +120,22 @@ async def _write(connection: "Connection[asyncpg.Record]", ids: Sequence[Id]) ->
         for one in done:
             if one.finding is not None:
                 links.broken.setdefault(one.id, one.finding)
-        rows = [one.row for one in done if one.row is not None and one.id not in links.broken]
-        if rows:
-            await _replace(connection, rows)
+        sound = [one for one in done if one.row is not None and one.id not in links.broken]
+        if sound:
+            await _replace(connection, sound)
     if gone:  # the log does not know them
         await connection.execute(_DROP_TIMERS, *_transposed(gone))
+        await connection.execute(_DROP_USES, *_transposed(gone))
         await connection.execute(_DROP_INSTANCES, *_transposed(gone))
     return list(links.broken.values())
 
 
-async def _replace(connection: "Connection[asyncpg.Record]", rows: list[InstanceRow]) -> None:
+async def _replace(connection: "Connection[asyncpg.Record]", sound: list[Refolded]) -> None:
+    rows = [one.row for one in sound if one.row is not None]
+    ids = _transposed([one.id for one in sound])
     await connection.execute(sql.REPLACE_INSTANCES, *map(list, zip(*map(columns, rows), strict=True)))
-    await connection.execute(_DROP_TIMERS, *_transposed([(row.tenant, row.instance) for row in rows]))
+    await connection.execute(_DROP_TIMERS, *ids)
+    await connection.execute(_DROP_USES, *ids)
     timers = [
         (row.tenant, row.instance, version, row.partition, timer.due_us)
         for row in rows
@@ -135,6 +143,9 @@ async def _replace(connection: "Connection[asyncpg.Record]", rows: list[Instance
     ]
     if timers:
         await connection.execute(sql.ADD_TIMERS, *map(list, zip(*timers, strict=True)))
+    uses = [(*one.id, hash) for one in sound for hash in sorted(one.uses)]
+    if uses:
+        await connection.execute(sql.USE_BLOBS, *map(list, zip(*uses, strict=True)))
 
 
 def _transposed(ids: Sequence[Id] | set[Id]) -> list[list[str]]:

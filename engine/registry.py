@@ -17,6 +17,7 @@ from msgspec import Raw
 
 from runtara.infra.bus import Bus, NotAcknowledged, PublishRefused
 from runtara.infra.logs import logger
+from runtara.protocol.definitions import EVERY, KIND
 from runtara.protocol.errors import Malformed, PlatformUnreachable, UnknownWorkflow
 from runtara.protocol.frames import decode_frame, encode_record, join_frame, split_frames
 from runtara.protocol.messages import Registration, WorkflowView
@@ -101,6 +102,15 @@ class Registry:
         options = {row["id"]: msgspec.json.decode(row["options"], type=Options) for row in rows}
         return consumers, {name: one.image for name, one in options.items() if one.image is not None}
 
+    async def host_definitions(self, tenant: str, worker: str, workflows: Sequence[str]) -> str:
+        """The consumer of all run requests of registered definitions. `workflows` are what the worker hosts besides."""
+        names = msgspec.json.encode([*workflows, EVERY])
+        await self._pool.execute(_UPSERT_WORKER, tenant, worker, KIND, names, time.time_ns() // 1_000)
+        consumer = await self._consumer(KIND, tenant, None)
+        if self._accounts is not None:
+            await self._accounts.ensure(tenant, [consumer])
+        return consumer
+
     async def _known_consumer(self, kind: str, tenant: str, workflow: str) -> str:
         name = self._subjects.run_consumer(self._subjects.run_filter(kind, tenant, workflow))
         if time.monotonic() - self._made.get(name, float("-inf")) > CONSUMER_KNOWN_SECONDS:
@@ -108,8 +118,9 @@ class Registry:
             self._made[name] = time.monotonic()
         return name
 
-    async def _consumer(self, kind: str, tenant: str, workflow: str) -> str:
-        """The durable consumer of a workflow's run requests; made again unchanged, it is the one that is there."""
+    async def _consumer(self, kind: str, tenant: str, workflow: str | None) -> str:
+        """The durable consumer of a workflow's run requests, or of all of a kind; made again unchanged, it is the one
+        that is there."""
         run_filter = self._subjects.run_filter(kind, tenant, workflow)
         name = self._subjects.run_consumer(run_filter)
         config = {
@@ -164,7 +175,7 @@ class Registry:
         fresh = now - HOSTED_SECONDS * 1_000_000
         views = []
         for row in await self._pool.fetch(_OF_TENANT, tenant):
-            hosts = workers.get(row["id"], [])
+            hosts = workers.get(EVERY if row["kind"] == KIND else row["id"], [])
             views.append(
                 WorkflowView(
                     id=row["id"],

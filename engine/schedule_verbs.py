@@ -28,7 +28,7 @@ from runtara.protocol.errors import (
 )
 from runtara.protocol.frames import decode_frame, encode_frame
 from runtara.protocol.ids import check_id, new_token, partition_of
-from runtara.protocol.limits import MAX_SCHEDULE_NAME_LENGTH, MAX_STATE_BYTES
+from runtara.protocol.limits import MAX_RECORD_VALUE_BYTES, MAX_SCHEDULE_NAME_LENGTH
 from runtara.protocol.messages import (
     ScheduleCreateRequest,
     ScheduleDefinition,
@@ -107,8 +107,8 @@ class ScheduleVerbs:
         new = Schedule(
             tenant=tenant, name=wanted.name, workflow=wanted.workflow, cron=wanted.cron, every=wanted.every_us,
             anchor=-(-now // SECOND_US) * SECOND_US, timezone=wanted.timezone, input=Raw(bytes(wanted.input)),
-            labels=wanted.labels, overlap=wanted.overlap, catch_up=wanted.catch_up, paused=request.paused,
-            revision=new_token(), next_due=0, updated_at=now, updated_by=actor,
+            input_blob=wanted.blob, labels=wanted.labels, overlap=wanted.overlap, catch_up=wanted.catch_up,
+            paused=request.paused, revision=new_token(), next_due=0, updated_at=now, updated_by=actor,
         )  # fmt: skip
         if new.cron is not None:
             new = replace(new, cron=" ".join(new.cron.split()))
@@ -253,8 +253,8 @@ def _check_names(wanted: ScheduleDefinition) -> None:
 
 def _check_start(new: Schedule) -> None:
     """What an engine would not read, or would refuse, is refused here, where somebody waits for the answer."""
-    if len(new.input) > MAX_STATE_BYTES:
-        raise StateTooLarge(key="input", size=len(new.input), limit=MAX_STATE_BYTES)
+    if len(new.input) > MAX_RECORD_VALUE_BYTES:
+        raise StateTooLarge(key="input", size=len(new.input), limit=MAX_RECORD_VALUE_BYTES)
     start = new.start(new.instance(new.next_due))
     _, rejections = decode_frame(encode_frame([start]))
     if rejections:
@@ -262,7 +262,7 @@ def _check_start(new: Schedule) -> None:
     decision = decide(None, start, new.updated_at, source=Source(Channel.ENGINE, 0))
     if decision.error is not None:
         raise decision.error
-    if not isinstance(msgspec.json.decode(new.input), dict):
+    if new.input_blob is None and not isinstance(msgspec.json.decode(new.input), dict):
         raise InvalidSchedule(schedule=new.name, reason="the input is not one JSON object with the parameters by name")
 
 
@@ -273,7 +273,8 @@ def _different(old: Schedule, new: Schedule) -> list[str]:
         "labels": "labels", "overlap": "overlap", "catch_up": "catch-up",
     }  # fmt: skip
     found = [name for field, name in names.items() if getattr(old, field) != getattr(new, field)]
-    is_same_input = msgspec.json.decode(old.input) == msgspec.json.decode(new.input)
+    is_same_text = msgspec.json.decode(old.input) == msgspec.json.decode(new.input)
+    is_same_input = is_same_text and old.input_blob == new.input_blob
     return found if is_same_input else [*found, "input"]
 
 

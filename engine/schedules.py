@@ -10,6 +10,7 @@ Invariants: `next_due` moves only from the due time that was acted on, under the
 configuration, as registrations are: no log has it, nothing derives it, and no retention touches it.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -18,21 +19,24 @@ import msgspec
 from msgspec import Raw
 
 from runtara.infra.postgres import Pool
+from runtara.protocol.blobs import Blob
 from runtara.protocol.ids import derived_name
 from runtara.protocol.limits import SCHEDULE_RECENT
 from runtara.protocol.messages import ScheduleDefinition, ScheduledInstance, Status
 from runtara.protocol.records import Start
 
+from .blob_store import LET_GO
 from .cadence import Cadence, cadence, stamp
 
 LABEL: Final = "schedule"  # of every instance that one starts; its value is the schedule's name
 
-_COLUMNS: Final = """tenant, name, workflow, cron, every, anchor, timezone, input, labels, overlap, catch_up, paused,
-    revision, next_due, sent, recent, problem, problem_at, created_at, created_by, updated_at, updated_by"""
+_COLUMNS: Final = """tenant, name, workflow, cron, every, anchor, timezone, input, input_blob, labels, overlap,
+    catch_up, paused, revision, next_due, sent, recent, problem, problem_at, created_at, created_by, updated_at,
+    updated_by"""
 _OF: Final = f"SELECT {_COLUMNS} FROM schedules WHERE tenant = $1 AND name = $2"
 # Without inputs: a thousand of them may be larger than any answer.
 PAGE: Final = f"""
-SELECT {_COLUMNS.replace("input", "'null'::json AS input")} FROM schedules
+SELECT {_COLUMNS.replace(" input,", " 'null'::json AS input,")} FROM schedules
 WHERE tenant = $1 AND name > $2 AND ($3::text IS NULL OR workflow = $3) AND ($4::bool IS NULL OR paused = $4)
     AND ($5::jsonb IS NULL OR labels @> $5)
 ORDER BY name LIMIT $6
@@ -40,13 +44,15 @@ ORDER BY name LIMIT $6
 _INSERT: Final = f"""
 INSERT INTO schedules (partition, {_COLUMNS})
 VALUES (
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, '{{}}', '{{}}', NULL, NULL, $16, $17, $16, $17
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, '{{}}', '{{}}', NULL, NULL,
+    $17, $18, $17, $18
 )
 ON CONFLICT DO NOTHING
 """
 _REPLACE: Final = """
-UPDATE schedules SET workflow = $4, cron = $5, every = $6, anchor = $7, timezone = $8, input = $9, labels = $10,
-    overlap = $11, catch_up = $12, paused = $13, revision = $14, next_due = $15, updated_at = $16, updated_by = $17
+UPDATE schedules SET workflow = $4, cron = $5, every = $6, anchor = $7, timezone = $8, input = $9, input_blob = $10,
+    labels = $11, overlap = $12, catch_up = $13, paused = $14, revision = $15, next_due = $16, updated_at = $17,
+    updated_by = $18
 WHERE tenant = $1 AND name = $2 AND revision = $3
 """
 _PAUSE: Final = """
@@ -123,6 +129,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     anchor: int
     timezone: str
     input: Raw
+    input_blob: Blob | None = None
     labels: dict[str, str]
     overlap: Literal["skip", "allow"]
     catch_up: Literal["last", "all", "none"]
@@ -147,7 +154,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     def definition(self) -> ScheduleDefinition:
         return ScheduleDefinition(
             name=self.name, workflow=self.workflow, cron=self.cron, every_us=self.every, timezone=self.timezone,
-            input=self.input, labels=self.labels, overlap=self.overlap, catch_up=self.catch_up,
+            input=self.input, blob=self.input_blob, labels=self.labels, overlap=self.overlap, catch_up=self.catch_up,
         )  # fmt: skip
 
     def instance(self, due: int) -> str:
@@ -163,6 +170,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
             tenant=self.tenant,
             workflow=self.workflow,
             input=self.input,
+            blob=self.input_blob,
             labels={**self.labels, LABEL: self.name},
             schedule=self.name,
         )
@@ -189,13 +197,16 @@ async def load(pool: "Pool[asyncpg.Record]", tenant: str, name: str) -> Schedule
 def schedule_of(row: asyncpg.Record) -> Schedule:
     fields = dict(row)
     fields["input"] = Raw(fields["input"])
+    blob = fields["input_blob"]
+    fields["input_blob"] = msgspec.json.decode(blob, type=Blob) if blob is not None else None
     fields["labels"] = msgspec.json.decode(fields["labels"], type=dict[str, str])
     return Schedule(**fields)
 
 
 def _definition_columns(new: Schedule) -> tuple[object, ...]:
     return (
-        new.workflow, new.cron, new.every, new.anchor, new.timezone, bytes(new.input), msgspec.json.encode(new.labels),
+        new.workflow, new.cron, new.every, new.anchor, new.timezone, bytes(new.input),
+        msgspec.json.encode(new.input_blob) if new.input_blob is not None else None, msgspec.json.encode(new.labels),
         new.overlap, new.catch_up, new.paused, new.revision, new.next_due,
     )  # fmt: skip
 
@@ -209,6 +220,7 @@ async def insert(pool: "Pool[asyncpg.Record]", partition: int, new: Schedule) ->
 async def replace(pool: "Pool[asyncpg.Record]", old: Schedule, new: Schedule) -> bool:
     """False if `old` is no longer what is there."""
     columns = (old.tenant, old.name, old.revision, *_definition_columns(new), new.updated_at, new.updated_by)
+    await _let_go(pool, old)
     return (await pool.execute(_REPLACE, *columns)).endswith(" 1")
 
 
@@ -219,7 +231,16 @@ async def set_paused(pool: "Pool[asyncpg.Record]", old: Schedule, new: Schedule)
 
 
 async def delete(pool: "Pool[asyncpg.Record]", tenant: str, name: str) -> bool:
+    old = await load(pool, tenant, name)
+    if old is not None:
+        await _let_go(pool, old)
     return await pool.fetchval(_DELETE, tenant, name) is not None
+
+
+async def _let_go(pool: "Pool[asyncpg.Record]", old: Schedule) -> None:
+    """Its input may soon be nobody's."""
+    if old.input_blob is not None:
+        await pool.execute(LET_GO, old.tenant, [old.input_blob.hash], time.time_ns() // 1_000)
 
 
 async def advance(

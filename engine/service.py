@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from runtara.infra.bus import Bus
-from runtara.infra.credentials.keyring import KeyRing
+from runtara.infra.credentials.key_file import KeyFile
 from runtara.infra.credentials.kinds import platform_inbox
 from runtara.infra.lifetime import Service
 from runtara.infra.login import platform_login, tls_of
 from runtara.infra.logs import logger
 from runtara.infra.postgres import Pool, is_migrated, open_pool
+from runtara.infra.sealing import SealingKeys
 from runtara.infra.settings import Settings
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import StreamMissing
@@ -17,8 +18,13 @@ from runtara.protocol.subjects import Subjects
 
 from .accounts import Accounts, connect_system
 from .api import Api
+from .blob_store import PostgresBlobs
+from .collector import Collector
+from .connections import Connections
 from .credentials import Credentials
+from .definitions import Definitions
 from .images import Images
+from .nats_server import check_version
 from .partition import PartitionLoop
 from .platform import Platform
 from .refused_logins import RefusedLogins
@@ -42,6 +48,8 @@ class Engine(Service):
         self.spawn(platform.sharing.run(), "sharing")
         for partition in range(platform.partitions):
             self.spawn(PartitionLoop(platform, partition).run(), f"partition {partition}")
+        self.collector = Collector(platform)
+        self.spawn(self.collector.run(), "collector")
         await self.enter(Api(platform))
         log.info("engine_ready", partitions=platform.partitions, deployment=self._settings.deployment)
 
@@ -72,6 +80,9 @@ class Engine(Service):
             sharing=Sharing(pool, bus),
             registry=registry,
             images=Images(pool, registry),
+            blobs=PostgresBlobs(pool),
+            definitions=Definitions(pool, registry),
+            connections=Connections(pool, voice, SealingKeys.of(settings)),
             credentials=credentials,
             deployment_id=deployment_id,
             partitions=partitions,
@@ -87,14 +98,14 @@ class Engine(Service):
                 "whoever can connect can act as anybody. Set RUNTARA_NATS_KEYS (see `runtara credential init`)",
             )
             return None, None
-        ring = KeyRing.load(Path(settings.nats_keys))
-        bus = await self.enter(await connect_system(settings, ring, name="engine accounts"))
+        keys = KeyFile(Path(settings.nats_keys))
+        bus = await self.enter(await connect_system(settings, keys, name="engine accounts"))
         bus.on_refused.append(self.fail)
-        accounts = Accounts(ring, settings.deployment, bus, pool)
+        accounts = Accounts(keys, settings.deployment, bus, pool)
         self.refused_logins = RefusedLogins(settings.deployment)
         await self.refused_logins.watch(bus)
         await accounts.tell_platform()
-        credentials = Credentials(ring, accounts, pool, settings.deployment, partitions)
+        credentials = Credentials(keys, accounts, pool, settings.deployment, partitions)
         self.spawn(accounts.run(), "accounts")
         self.spawn(credentials.run(), "credentials")
         return accounts, credentials
@@ -109,7 +120,9 @@ class Engine(Service):
             tls=tls_of(settings),
         )
         bus.on_refused.append(self.fail)
-        return await self.enter(bus)
+        await self.enter(bus)
+        check_version(bus)
+        return bus
 
 
 async def _deployment(settings: Settings) -> tuple[str, int]:

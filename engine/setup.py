@@ -14,6 +14,7 @@ from runtara.protocol.chain import GENESIS
 from runtara.protocol.errors import JournalMismatch
 from runtara.protocol.subjects import Subjects
 
+from .nats_server import check_server
 from .streams import StreamConfig, check_config, create_stream, journal_config, run_config, stream_info
 
 log = logger("setup")
@@ -27,8 +28,10 @@ VALUES ($1, $2, 0, 0, 0, $3, now() - interval '1 second') ON CONFLICT DO NOTHING
 async def create_deployment(settings: Settings, bus: Bus) -> str:
     """Bring schema, deployment identity and streams into being, as far as they are not there. Returns the identity.
 
-    Raises `JournalMismatch` where a stream is missing that the database has read from, or belongs to somebody else.
+    Raises `JournalMismatch` where a stream is missing that the database has read from, or belongs to somebody else;
+    `UnfitServer`, with nothing done, where NATS is too old or not strict.
     """
+    await check_server(bus)
     database_url, tls = settings.require_database_url(), tls_of(settings)
     await migrate(database_url, settings.deployment, tls=tls)
     async with (

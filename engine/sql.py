@@ -51,8 +51,8 @@ EVENT_COLUMNS: Final = {
 INSTANCE_COLUMNS: Final = {
     "tenant": "text", "instance": "text", "partition": "int", "workflow": "text", "status": "text", "version": "int",
     "attempt": "int", "restarts": "int", "worker": "text", "parent": "text", "labels": "jsonb", "created_at": "bigint",
-    "updated_at": "bigint", "wake_at": "bigint", "input": "json", "result": "json", "error": "json",
-    "progress": "json", "state": "json", "hash": "bytea",
+    "updated_at": "bigint", "wake_at": "bigint", "input": "json", "input_blob": "json", "result": "json",
+    "result_blob": "json", "error": "json", "progress": "json", "state": "json", "hash": "bytea",
 }  # fmt: skip
 _KEY: Final = {"tenant", "instance"}
 _FIXED: Final = {*_KEY, "partition", "workflow", "parent", "labels", "created_at"}
@@ -95,7 +95,20 @@ UPDATE_GROWN: Final = _update_grown(1)
 _EVENTS_FROM: Final = 11 + 1  # behind the parameters of ADVANCE
 
 
-def _commit_small(*, reshaped: bool, grown: bool) -> str:
+_USES: Final = {"tenant": "text", "instance": "text", "hash": "text"}
+
+
+def _use_blobs(first: int, condition: str = "") -> str:
+    return f"""
+INSERT INTO blob_uses (tenant, instance, hash) SELECT * FROM unnest({_arrays(_USES, first)}) {condition}
+ON CONFLICT DO NOTHING
+"""
+
+
+USE_BLOBS: Final = _use_blobs(1)
+
+
+def _commit_small(*, reshaped: bool, grown: bool, used: bool) -> str:
     parts = [
         f"moved AS ({ADVANCE.strip()})",
         f"""appended AS (
@@ -109,14 +122,19 @@ def _commit_small(*, reshaped: bool, grown: bool) -> str:
         first += len(INSTANCE_COLUMNS)
     if grown:
         parts.append(f"grown AS ({_update_grown(first, 'AND EXISTS (SELECT FROM moved)')})")
+        first += len(GROWN_COLUMNS)
+    if used:
+        parts.append(f"used AS ({_use_blobs(first, 'WHERE EXISTS (SELECT FROM moved)')})")
     return f"WITH {', '.join(parts)} SELECT id FROM moved"
 
 
-# By whether there are rows to be written whole, and rows that only grew: parameters that say nothing cost a tenth.
+# By whether there are rows to be written whole, rows that only grew, and blobs that are spoken of: parameters that say
+# nothing cost a tenth.
 COMMIT_SMALL: Final = {
-    (reshaped, grown): _commit_small(reshaped=reshaped, grown=grown)
+    (reshaped, grown, used): _commit_small(reshaped=reshaped, grown=grown, used=used)
     for reshaped in (False, True)
     for grown in (False, True)
+    for used in (False, True)
 }
 
 ADD_TIMERS: Final = """

@@ -17,6 +17,7 @@ from runtara.protocol.subjects import Subjects
 
 DEPLOYMENT_KEY: Final = "runtara-deployment"  # in each stream's metadata
 NO_SUCH_MESSAGE: Final = 10037
+COUNTED_NS: Final = 5_000_000_000  # what a consumer lives that is made to be counted, if we die before we delete it
 
 
 class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +74,19 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 class _MessageReply(msgspec.Struct, frozen=True, kw_only=True):
     message: StoredMessage
+
+
+class _SubjectsState(msgspec.Struct, frozen=True, kw_only=True):
+    subjects: dict[str, int] | None = None
+
+
+class _Subjects(msgspec.Struct, frozen=True, kw_only=True):
+    state: _SubjectsState
+
+
+class _Counted(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    num_pending: int = 0
 
 
 class Fingerprint(msgspec.Struct, frozen=True):
@@ -142,6 +156,24 @@ async def read_fingerprint(bus: Bus, stream: str, sequence: int) -> Fingerprint 
         raise
     message = msgspec.json.decode(data, type=_MessageReply).message
     return fingerprint(message.data, _micros(message.time))
+
+
+async def subjects_of(bus: Bus, stream: str) -> dict[str, int]:
+    """How many messages it has of each subject, as far as one answer tells (100,000 subjects)."""
+    data = await bus.jetstream(f"STREAM.INFO.{stream}", {"subjects_filter": ">"})
+    return msgspec.json.decode(data, type=_Subjects).state.subjects or {}
+
+
+async def waiting_for(bus: Bus, stream: str, subject: str, *, after: int) -> int:
+    """How many messages of `subject` there are behind the sequence `after`."""
+    config = {
+        "deliver_policy": "by_start_sequence", "opt_start_seq": after + 1, "filter_subject": subject,
+        "ack_policy": "none", "mem_storage": True, "num_replicas": 1, "inactive_threshold": COUNTED_NS,
+    }  # fmt: skip
+    data = await bus.jetstream(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
+    made = msgspec.json.decode(data, type=_Counted)
+    await bus.jetstream(f"CONSUMER.DELETE.{stream}.{made.name}")
+    return made.num_pending
 
 
 async def purge(bus: Bus, stream: str, *, before: int) -> None:

@@ -21,6 +21,7 @@ from .log import Ownership
 from .outlets import Outlets
 from .platform import Platform
 from .purge import Purger
+from .quotas import Quotas
 from .reader import JournalReader
 from .scheduler import Scheduler
 from .watch import Watch
@@ -46,7 +47,16 @@ class Tenure:
             keep_seconds=platform.settings.journal_keep_seconds,
             cursor=ownership.anchor.cursor,
         )
-        self._committer = Committer(connection, ownership, self._folding, self._outlets, self._purger)
+        self._quotas = Quotas(
+            platform.bus,
+            platform.subjects,
+            ownership.partition,
+            platform.credentials,
+            cursor=lambda: self._committer.anchor.cursor,
+        )
+        self._committer = Committer(
+            connection, ownership, self._folding, self._outlets, self._purger, self._quotas
+        )  # fmt: skip
         self._clock = JournalClock()
         self._caught_up = asyncio.Event()
         self._committing = asyncio.Lock()
@@ -71,6 +81,7 @@ class Tenure:
                     group.create_task(self._outlets.run(self._caught_up), name="outlets"),
                     group.create_task(self._announce(watch), name="announce"),
                     group.create_task(self._purger.run(), name="purge"),
+                    group.create_task(self._quotas.run(), name="quotas"),
                 ]
                 await asked.wait()
                 async with self._committing:  # from here on nothing more is committed

@@ -48,7 +48,8 @@ async def place(request: Request) -> JSONResponse:
 
 
 async def show(request: Request) -> JSONResponse:
-    view = await request.state.client.get(request.path_params["id"])
+    client = request.state.client
+    view = await client.with_values(await client.get(request.path_params["id"]))
     answer = {"id": view.id, "status": view.status, "result": json.loads(bytes(view.result))}
     return JSONResponse(answer | ({"error": view.error.message} if view.error else {}))
 

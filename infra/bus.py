@@ -47,6 +47,7 @@ RECONNECT_WAIT_SECONDS: Final = 0.1  # nats-py takes fractions, whatever its ann
 CLOSE_SECONDS: Final = 2.0  # a server that does not answer a TLS farewell would keep us for half a minute
 PENDING_BYTES: Final = 32 * 1024 * 1024  # of one connection's outgoing buffer while it reconnects
 VIOLATION_MEMORY_SECONDS: Final = 30.0
+REFUSED_CONNECT_SECONDS: Final = 0.5  # of a first connect: a server may not have heard of a new account yet
 REFUSED_LOGIN_SECONDS: Final = 60.0  # of reconnecting; a server may come back before its users do
 STREAM_FULL: Final = 10077  # JetStream's err_code for "maximum bytes" and "maximum messages (per subject)"
 
@@ -134,6 +135,7 @@ class Bus:
         self._bad_login: tuple[float, str] | None = None  # since when, and what the server says
         self._freshness = Freshness(None, self.reconnect)
         self._refused: LoginRefused | None = None
+        self._is_hopeless = asyncio.Event()  # the first connect
         self._server = ""
         self._closer: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
@@ -149,8 +151,8 @@ class Bus:
         login: Login | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> "Bus":
-        """Connect, or raise after some seconds: `PlatformUnreachable`, or `LoginRefused` if a server answers and does
-        not let us in. `url` may name several servers, with commas."""
+        """Connect, or raise: `PlatformUnreachable` after some seconds, `LoginRefused` as soon as a server has answered
+        that it does not let us in. `url` may name several servers, with commas."""
         options: dict[str, object] = {"name": name, "inbox_prefix": inbox.encode()}
         if tls is not None:
             options["tls"] = tls
@@ -177,7 +179,7 @@ class Bus:
             **options,  # type: ignore[arg-type]
         )
         try:
-            await _within(CONNECT_TIMEOUT_SECONDS, connecting)
+            await _within(CONNECT_TIMEOUT_SECONDS, connecting, unless=self._is_hopeless)
         except asyncio.CancelledError:
             await _close_quietly(client)
             raise
@@ -215,6 +217,20 @@ class Bus:
     @property
     def is_connected(self) -> bool:
         return self.nats.is_connected
+
+    @property
+    def server(self) -> str:
+        """The address that was asked for, without a password."""
+        return self._server
+
+    @property
+    def server_version(self) -> tuple[int, int] | None:
+        """Of the server that this connection is with, as far as it says one that can be read."""
+        version = self.nats.connected_server_version
+        try:
+            return version.major, version.minor
+        except ValueError:
+            return None
 
     async def wait_connected(self) -> None:
         """Returns at once while connected; raises `LoginRefused` if there will be no connection any more."""
@@ -374,7 +390,10 @@ class Bus:
         if self._bad_login is None:
             log.warning("login_refused", reason=reason)
             self._bad_login = (now, reason)
-        if self._freshness.is_expired() or now - self._bad_login[0] > REFUSED_LOGIN_SECONDS:
+        if self._answers is None:
+            if self._freshness.is_expired() or now - self._bad_login[0] >= REFUSED_CONNECT_SECONDS:
+                self._is_hopeless.set()
+        elif self._freshness.is_expired() or now - self._bad_login[0] > REFUSED_LOGIN_SECONDS:
             self._give_up(reason)
             self._closer = asyncio.create_task(_close_quietly(self.nats))  # of a task that it cancels: not in here
 
@@ -424,15 +443,16 @@ def _plain(url: str) -> str:
     return re.sub(r"//[^@/]*@", "//", url)
 
 
-async def _within(seconds: float, work: Coroutine[object, None, None]) -> None:
+async def _within(seconds: float, work: Coroutine[object, None, None], *, unless: asyncio.Event) -> None:
     """As `asyncio.timeout`, but it cancels until the work ends: nats-py may lose one cancellation (its `wait_for` does,
     on Python 3.11, when what it waits for ends at that moment), and then tries to connect for ever."""
-    task = asyncio.ensure_future(work)
+    task, hopeless = asyncio.ensure_future(work), asyncio.ensure_future(unless.wait())
     try:
-        await asyncio.wait({task}, timeout=seconds)
+        await asyncio.wait({task, hopeless}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
     finally:
+        hopeless.cancel()
         while not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)

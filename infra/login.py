@@ -69,10 +69,10 @@ def platform_login(settings: "Settings", kind: Kind, user: str) -> Login | None:
     """The login of an engine or of `migrate`: signed with the deployment's keys, where there are any."""
     if settings.nats_keys is None:
         return given_login(settings)
-    from .credentials.keyring import KeyRing  # most processes have no keys
+    from .credentials.key_file import KeyFile  # most processes have no keys
 
-    ring = KeyRing.load(Path(settings.nats_keys))
-    return MintedLogin(lambda: ring.mint(kind, settings.deployment, user))
+    keys = KeyFile(Path(settings.nats_keys))
+    return MintedLogin(lambda: keys.ring.mint(kind, settings.deployment, user))
 
 
 def tls_of(settings: "Settings") -> ssl.SSLContext | None:

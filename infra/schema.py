@@ -1,10 +1,11 @@
 """The tables, in SQLAlchemy Core. They live in a Postgres schema named like the deployment; no name here is qualified.
 
 Invariants: `events` is the truth: it is only ever appended to, and what leaves it goes into an archive first and stays
-provable by `retired` and `retired_hashes`. `instances` and `timers` are functions of it. The others say what the log
-belongs to, who may write it, which engines live, what is still to be sent, what each partition was told of workflows,
-who hosts them or what image runs them, what was refused, which tenants have an account, and which credentials were
-issued. What schedules are to start is configuration, and in no log.
+provable by `retired` and `retired_hashes`. `instances`, `timers` and `blob_uses` are functions of it. The others say
+what the log belongs to, who may write it, which engines live, what is still to be sent, what each partition was told of
+workflows, who hosts them or what image runs them, what was refused, which tenants have an account, and which
+credentials were issued; or hold the values that went aside (`blobs`, `blob_parts`, `blob_uploads`). What schedules are
+to start, and the secrets of connections, is configuration, and in no log.
 Times are integer microseconds since 1970 (`bigint`): they are hashed, compared and copied, never computed on in SQL.
 `data` is `json`, never `jsonb`: the hash needs the bytes as they came.
 """
@@ -107,8 +108,10 @@ instances: Final = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("wake_at", BigInteger),
-    Column("input", JSON, nullable=False),
+    Column("input", JSON, nullable=False),  # null where it is a blob, as the result is
+    Column("input_blob", JSON),
     Column("result", JSON),
+    Column("result_blob", JSON),
     Column("error", JSON),
     Column("progress", JSON),
     Column("dispatched", Integer, nullable=False, server_default="0"),  # evidence: the attempt the run queue has
@@ -121,6 +124,48 @@ instances: Final = Table(
     Index("ix_instances_running", "partition", postgresql_where=text("status = 'running'")),
     Index("ix_instances_labels", "labels", postgresql_using="gin", postgresql_where=text("labels <> '{}'")),
     postgresql_with={"fillfactor": "70"},  # most updates touch no indexed column: leave room for them in the page
+)
+
+# Values that went aside, by their content: `hash` is the SHA-256 of the JSON text, `upload` names its parts.
+blobs: Final = Table(
+    "blobs",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("hash", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("upload", Text, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
+    Column("unused_since", BigInteger),  # to be looked at when that is long ago: nobody may use it (any more)
+    Index("ix_blobs_unused", "unused_since", postgresql_where=text("unused_since IS NOT NULL")),
+)
+
+blob_parts: Final = Table(
+    "blob_parts",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("upload", Text, primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),  # compressed by us, hence `STORAGE EXTERNAL` (see the migration)
+)
+
+# Uploads of several parts that are under way, or were given up.
+blob_uploads: Final = Table(
+    "blob_uploads",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("upload", Text, primary_key=True),
+    Column("began_at", BigInteger, nullable=False),
+    Index("ix_blob_uploads_began", "began_at"),
+)
+
+# A function of `events`. (Schedules use blobs, too: `schedules.input_blob` says so.)
+blob_uses: Final = Table(
+    "blob_uses",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("instance", Text, primary_key=True),
+    Column("hash", Text, primary_key=True),
+    Index("ix_blob_uses_hash", "tenant", "hash"),
 )
 
 # Instances whose events went into an archive. Their ids are never used again.
@@ -199,6 +244,34 @@ images: Final = Table(
     Column("deleted_at", BigInteger),
 )
 
+# JSON workflows. Versions are never used again, since the log names them: a deleted one keeps its row.
+definitions: Final = Table(
+    "definitions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("workflow", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("document", JSON, nullable=False),
+    Column("hash", Text, nullable=False),  # SHA-256 of the document without its white space
+    Column("registration", JSON, nullable=False),  # that came with it
+    Column("registered_at", BigInteger, nullable=False),
+    Column("registered_by", Text),
+    Column("deleted_at", BigInteger),
+)
+
+# Secrets of connections, sealed; the key is not in the database.
+connections: Final = Table(
+    "connections",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("key_id", Text, nullable=False),  # says which key opens it
+    Column("set_at", BigInteger, nullable=False),
+    Column("set_by", Text),
+)
+
 workers: Final = Table(
     "workers",
     metadata,
@@ -237,6 +310,7 @@ schedules: Final = Table(
     Column("anchor", BigInteger, nullable=False),  # `every` counts from here
     Column("timezone", Text, nullable=False),
     Column("input", JSON, nullable=False),
+    Column("input_blob", JSON),
     Column("labels", JSONB, nullable=False),
     Column("overlap", Text, nullable=False),
     Column("catch_up", Text, nullable=False),
@@ -278,6 +352,8 @@ credentials: Final = Table(
     Column("issued_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
+    Column("offence", Text),  # what its user did too much of
+    Column("offended_at", BigInteger),
     Index("ix_credentials_user", "tenant", "user_id"),
     Index("ix_credentials_expiry", "tenant", "expires_at"),
 )

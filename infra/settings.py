@@ -62,6 +62,12 @@ class Settings:
         "The deployment's signing keys, a file or its folder (`runtara credential init`): with them engines keep an "
         "account for each tenant. Engines and `migrate` need it, and whoever issues credentials; nobody else.",
     )
+    connections_key: str | None = _setting(
+        None,
+        "Key that seals the secrets of connections, 64 hex digits; behind it, separated by blanks, older ones that "
+        "still open some. Only engines need it. Default: what is in the file `connections.key` beside `nats_keys`.",
+        secret=True,
+    )
     tls_ca: str | None = _setting(
         None,
         "Certificates of the authorities (PEM) that vouch for NATS and Postgres (unless its address has an `sslmode`); "
@@ -146,6 +152,13 @@ class Settings:
         None,
         "Context of the kubeconfig (`KUBECONFIG`, `~/.kube/config`) with which a runner reaches the API server. "
         "Default: the service account of its pod, or else the current context.",
+    )
+
+    http_allow_private: str | None = _setting(
+        None,
+        "Private addresses that the HTTP agent may reach, which are refused else: hosts (`.example.org`: all below) "
+        "and networks (`10.0.0.0/8`), separated by commas; or `all` (but for link-local ones, where clouds keep their "
+        "metadata: name their network).",
     )
 
     def __post_init__(self) -> None:

@@ -1,11 +1,12 @@
 """`verify`: are the chains of the event log whole?
 
 It walks each partition's events in offset order and checks what the writer promised: no gap in the offsets, no gap in
-any instance's versions, every hash, the partition's head, and that a key has one outcome. It names the first event that
-breaks a promise. Whoever can write Postgres can rewrite a whole chain, so a head that was kept elsewhere can be given:
-the log must still contain exactly what that head stands for.
+any instance's versions, every hash, the partition's head, that a key has one outcome, and that a fork's source, where
+it is still in the log, is the one that it was forked from. Values that went aside are read, too: each is what its hash
+says. It names the first event that breaks a promise. Whoever can write Postgres can rewrite a whole chain, so a head
+that was kept elsewhere can be given: the log must still contain exactly what that head stands for.
 
-It reads with cursors, in pages, and holds one small entry an instance.
+It reads with cursors, in pages, and holds one small entry an instance, and one a value that went aside.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ import asyncpg
 
 from runtara.protocol.errors import BadInput
 
+from .blobs import BlobId, damage
 from .chains import Walk
 from .verdict import MAX_FINDINGS, PAGE, Connection, Finding, Head, Heads, Verdict
 
@@ -34,6 +36,17 @@ SELECT tenant, instance, key, min("offset") AS "offset", min(version) AS version
         )
     ) AS outcomes WHERE key IS NOT NULL
 ) AS numbered WHERE n > 1 GROUP BY tenant, instance, key ORDER BY "offset" LIMIT $2
+"""
+# Both may lie in any partitions. A source of which nothing is left was archived, or is missed by its partition's head.
+_OTHER_SOURCES: Final = """
+SELECT f."offset", f.tenant, f.instance, f.version, f.source, f.source_version, s.hash IS NULL AS is_gone
+FROM (
+    SELECT *, data->>'source' AS source, (data->>'version')::int AS source_version, data->>'source_hash' AS source_hash
+    FROM events WHERE partition = $1 AND version = 2 AND type = 'InstanceForked'
+) AS f LEFT JOIN events s ON (s.tenant, s.instance, s.version) = (f.tenant, f.source, f.source_version)
+WHERE f.source_hash IS NOT NULL AND encode(s.hash, 'hex') IS DISTINCT FROM f.source_hash
+    AND EXISTS (SELECT FROM events WHERE (tenant, instance) = (f.tenant, f.source))
+ORDER BY f."offset" LIMIT $2
 """
 _PARTITIONS: Final = "SELECT id, head, head_hash FROM partitions ORDER BY id"
 
@@ -58,11 +71,12 @@ async def verify(
             await _walked(connection, row, kept.pop(row["id"], None), progress)
             for row in await connection.fetch(_PARTITIONS)
         ]
+        damaged = await _damaged(connection, walks)
     lost = [Finding(problem="the partition is gone", partition=partition) for partition in kept]
     return Verdict(
         events=sum(walk.events for walk in walks),
         instances=sum(len(walk.chains) for walk in walks),
-        findings=[*(finding for walk in walks for finding in walk.findings), *lost][:MAX_FINDINGS],
+        findings=[*(finding for walk in walks for finding in walk.findings), *damaged, *lost][:MAX_FINDINGS],
         retired=sum(walk.retired for walk in walks),
         deployment=deployment,
         heads=[Head(partition=walk.partition, offset=walk.offset, hash=walk.head.hex()) for walk in walks],
@@ -84,6 +98,19 @@ def _kept(against: Heads | None, deployment: str) -> dict[int, Head]:
     return {head.partition: head for head in against.heads}
 
 
+async def _damaged(connection: "Connection[asyncpg.Record]", walks: list[Walk]) -> list[Finding]:
+    """Each value once, with the first event that names it."""
+    seen: set[BlobId] = set()
+    findings: list[Finding] = []
+    for walk in walks:
+        for id, named in walk.named.items():
+            problem = await damage(connection, *id) if id not in seen else None
+            seen.add(id)
+            if problem is not None and len(findings) < MAX_FINDINGS:
+                findings.append(named.finding(id[1], problem))
+    return findings
+
+
 async def _walked(
     connection: "Connection[asyncpg.Record]", partition: asyncpg.Record, kept: Head | None, progress: Progress
 ) -> Walk:
@@ -100,6 +127,7 @@ async def _walked(
     retired = await connection.fetchval(_RETIRED_EVENTS, partition["id"])
     walk.finish(partition["head"], partition["head_hash"], int(retired))
     walk.second_outcomes(await connection.fetch(_SECOND_OUTCOMES, partition["id"], MAX_FINDINGS))
+    walk.other_sources(await connection.fetch(_OTHER_SOURCES, partition["id"], MAX_FINDINGS))
     return walk
 
 

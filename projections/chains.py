@@ -12,6 +12,7 @@ import msgspec
 
 from runtara.protocol.chain import GENESIS, HASHED, canonical, event_hash, next_head
 
+from .blobs import BlobId, Named, named_in
 from .verdict import MAX_FINDINGS, Finding, Head, Place, place_of
 
 HASH_BYTES: Final = len(GENESIS)
@@ -59,7 +60,8 @@ class Links:
 
 
 class Walk:
-    """`kept`: a head of this partition that was kept elsewhere, and has to be met on the way."""
+    """`kept`: a head of this partition that was kept elsewhere, and has to be met on the way. `named`: the values that
+    went aside, each with the first event that names it."""
 
     def __init__(self, partition: int, kept: Head | None = None) -> None:
         self.partition = partition
@@ -68,6 +70,7 @@ class Walk:
         self.retired = 0
         self.chains: dict[tuple[str, str], Chain] = {}
         self.findings: list[Finding] = []
+        self.named: dict[BlobId, Named] = {}
         self._kept = kept
         self._kept_at = kept.offset if kept is not None else -1
         self._gap: int | None = None  # index of a finding about missing events that nobody has been named for
@@ -93,6 +96,9 @@ class Walk:
         elif event_hash(before.hash, _text(row)) != hash:
             self._find("its content does not match its hash", place_of(row))
         self.chains[id] = Chain(version, hash)
+        found = named_in(row)
+        if found is not None:
+            self.named.setdefault(*found)
         self._advance(hash)
 
     def up_to(self, offset: int) -> None:
@@ -132,6 +138,13 @@ class Walk:
         """Where a key was recorded again, though its first outcome is its memo."""
         for row in rows:
             self._find(f"key {row['key']!r} has an outcome already", place_of(row))
+
+    def other_sources(self, rows: list[asyncpg.Record]) -> None:
+        """Forks whose source is not, or no longer, what they were forked from."""
+        for row in rows:
+            source, version = row["source"], row["source_version"]
+            now = "is not in the log any more" if row["is_gone"] else "is another event now"
+            self._find(f"it was forked from version {version} of {source}, which {now}", place_of(row))
 
     def _advance(self, hash: bytes) -> None:
         self.head = next_head(self.head, hash)

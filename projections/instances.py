@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from runtara.engine.lifecycle import UNKNOWN, State, evolve
+from runtara.protocol.blobs import Blob
 from runtara.protocol.chain import GENESIS
 from runtara.protocol.errors import WorkflowCancelled
 from runtara.protocol.events import (
@@ -29,7 +30,8 @@ NOTHING: Final = b"null"
 
 
 class InstanceRow(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """One row of `instances`. `hash` is the last event's; `input`, `result` and `error` are JSON."""
+    """One row of `instances`. `hash` is the last event's; `input`, `result` and `error` are JSON, and null where a blob
+    beside them is what they are."""
 
     tenant: str
     instance: str
@@ -40,7 +42,9 @@ class InstanceRow(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     created_at: int
     updated_at: int
     input: Raw
+    input_blob: Blob | None = None
     result: Raw | None = None
+    result_blob: Blob | None = None
     error: bytes | None = None
     progress: tuple[int, int | None] | None = None
     hash: bytes = GENESIS
@@ -91,6 +95,7 @@ def project(
             created_at=recorded_at,
             updated_at=recorded_at,
             input=event.input,
+            input_blob=event.blob,
             hash=hash,
         )
     row = _replace(row, state=state, updated_at=recorded_at, hash=hash)
@@ -105,14 +110,14 @@ _SPECIAL: Final = {
 def _with_outcome(row: InstanceRow, event: AnyEvent) -> InstanceRow:
     match event:
         case InstanceCompleted():
-            return _replace(row, result=event.result)
+            return _replace(row, result=event.result, result_blob=event.blob)
         case InstanceFailed():
             return _replace(row, error=_encode(event.error))
         case InstanceCancelled():
             reason = f": {event.reason}" if event.reason else ""
             return _replace(row, error=_encode(WorkflowCancelled(instance=row.instance, reason=reason).to_wire()))
         case InstanceContinued():
-            return _replace(row, input=event.input)
+            return _replace(row, input=event.input, input_blob=event.blob)
         case InstanceRetried():
             return _replace(row, error=None)
         case ProgressReported():
@@ -148,12 +153,18 @@ def columns(row: InstanceRow) -> Columns:
         row.updated_at,
         row.wake_at,
         bytes(row.input),
+        _optional(row.input_blob),
         bytes(row.result) if row.result is not None else None,
+        _optional(row.result_blob),
         row.error,
-        _encode(row.progress) if row.progress is not None else None,
+        _optional(row.progress),
         encode_state(state),
         row.hash,
     )
+
+
+def _optional(value: object) -> bytes | None:
+    return None if value is None else _encode(value)
 
 
 def grown_columns(row: InstanceRow) -> Columns:

@@ -1,9 +1,10 @@
 """Are the archives what was archived? Their events are hashed again, and each chain must end at the hash that stayed.
 
 The hashes that stayed are proved by the partitions' heads (`audit.verify`); the last one of an instance stands for all
-of its events, since each is hashed over the one before it.
+of its events, since each is hashed over the one before it. The values that they name must lie beside the archives.
 """
 
+import asyncio
 import gzip
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,6 +16,8 @@ import msgspec
 
 from runtara.protocol.chain import canonical, event_hash
 
+from .blob_files import file_damage
+from .blobs import hash_in
 from .export import EventLine
 from .verdict import Connection, Finding
 
@@ -34,6 +37,7 @@ class _End(msgspec.Struct, frozen=True):
     offset: int
     version: int
     hash: bytes
+    values: tuple[tuple[str | None, str], ...] = ()  # key and hash of those that went aside
 
 
 async def prove(connection: "Connection[asyncpg.Record]", folder: Path) -> list[Finding]:
@@ -48,7 +52,7 @@ async def prove(connection: "Connection[asyncpg.Record]", folder: Path) -> list[
             continue
         for retired in await connection.fetch(_RETIRED, name):
             end = ends.get((retired["tenant"], retired["instance"]))
-            problem = await _problem(connection, retired, end)
+            problem = await _problem(connection, retired, end) or (await _lost_value(folder, retired, end))
             if problem is not None:
                 findings.append(_finding(f"archive {name}: {problem}", retired, end))
     return findings
@@ -60,6 +64,14 @@ async def _problem(connection: "Connection[asyncpg.Record]", retired: asyncpg.Re
     kept = await connection.fetchval(_KEPT, retired["partition"], end.offset)
     if (end.version, end.hash) != (retired["version"], retired["hash"]) or end.hash != kept:
         return "its events are not those that were archived"
+    return None
+
+
+async def _lost_value(folder: Path, retired: asyncpg.Record, end: _End | None) -> str | None:
+    for key, hash in end.values if end is not None else ():
+        damage = await asyncio.to_thread(file_damage, folder, retired["tenant"], hash)
+        if damage is not None:
+            return f"the value of key {key!r} {damage} (SHA-256 {hash})"
     return None
 
 
@@ -85,7 +97,11 @@ def _ends(file: Path) -> dict[Id, _End]:
             event.text.encode() if event.text is not None else bytes(event.data),
         )  # fmt: skip
         hash = event_hash(before.hash if before is not None else None, text)
-        ends[id] = _End(event.offset, event.version, hash)
+        named = hash_in(event.type, event.key, bytes(event.data))
+        values = before.values if before is not None else ()
+        if named is not None:
+            values = (*values, (event.key, named))
+        ends[id] = _End(event.offset, event.version, hash, values)
     return ends
 
 

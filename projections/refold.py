@@ -1,7 +1,7 @@
 """Folding the log again, instance by instance, and what differs from the projections.
 
-Invariants: one instance is in memory at a time, and its neighbours of the same page; `instances` and `timers` are
-compared as of the same moment as the log, which is consistent since each commit writes all of them.
+Invariants: one instance is in memory at a time, and its neighbours of the same page; `instances`, `timers` and
+`blob_uses` are compared as of the same moment as the log, which is consistent since each commit writes all of them.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -15,6 +15,7 @@ import msgspec
 from runtara.engine.lifecycle import UNKNOWN
 from runtara.protocol.events import decode_event
 
+from .blobs import hashes_in
 from .instances import InstanceRow, columns, project
 from .verdict import MAX_FINDINGS, PAGE, Connection, Finding, Verdict, place_of
 
@@ -29,12 +30,17 @@ _TIMERS: Final = """
 SELECT t.tenant, t.instance, t.version, t.due FROM timers t
 JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance)
 """
+_USES: Final = """
+SELECT u.tenant, u.instance, u.hash FROM blob_uses u
+JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, instance) USING (tenant, instance)
+"""
 _STRANGERS: Final = """
-SELECT tenant, instance, partition FROM (
+SELECT tenant, instance, max(partition) AS partition FROM (
     SELECT tenant, instance, partition FROM instances UNION SELECT tenant, instance, partition FROM timers
+    UNION SELECT tenant, instance, NULL::int FROM blob_uses
 ) AS known WHERE NOT EXISTS (
     SELECT FROM events e WHERE e.tenant = known.tenant AND e.instance = known.instance AND e.version = 1
-)
+) GROUP BY tenant, instance
 """
 
 Id = tuple[str, str]  # tenant, instance
@@ -52,11 +58,12 @@ class Unfoldable(Exception):
 
 
 class Refolded(msgspec.Struct, frozen=True):
-    """What the log says of an instance; or what is wrong with its events."""
+    """What the log says of an instance, and which values it uses; or what is wrong with its events."""
 
     id: Id
     row: InstanceRow | None
     finding: Finding | None = None
+    uses: frozenset[str] = frozenset()
 
 
 def fold(row: InstanceRow | None, records: Iterable[asyncpg.Record]) -> InstanceRow | None:
@@ -91,11 +98,12 @@ async def refolded(pages: AsyncIterator[list[asyncpg.Record]]) -> AsyncIterator[
         yield [open_one]
 
 
-def _further(one: Refolded, records: Iterable[asyncpg.Record]) -> Refolded:
+def _further(one: Refolded, some: Iterable[asyncpg.Record]) -> Refolded:
     if one.finding is not None:
         return one
+    records = list(some)
     try:
-        return Refolded(one.id, fold(one.row, records))
+        return Refolded(one.id, fold(one.row, records), uses=one.uses | hashes_in(records))
     except Unfoldable as exc:
         return Refolded(one.id, None, exc.finding)
 
@@ -124,7 +132,7 @@ async def drift(
     async for done in refolded(_pages(connection, progress)):
         yield len(done), await _compare(connection, done)
     strangers = await connection.fetch(_STRANGERS)
-    yield 0, [_finding("the log does not know this instance", _id(row), row["partition"]) for row in strangers]
+    yield 0, [_finding("the log does not know this instance", _id(row), row["partition"] or 0) for row in strangers]
 
 
 async def _pages(connection: "Connection[asyncpg.Record]", progress: Progress) -> AsyncIterator[list[asyncpg.Record]]:
@@ -144,8 +152,13 @@ async def _compare(connection: "Connection[asyncpg.Record]", done: list[Refolded
     timers: dict[Id, dict[int, int]] = {}
     for record in await connection.fetch(_TIMERS, *ids):
         timers.setdefault(_id(record), {})[record["version"]] = record["due"]
+    uses: dict[Id, set[str]] = {}
+    for record in await connection.fetch(_USES, *ids):
+        uses.setdefault(_id(record), set()).add(record["hash"])
+    wanted = {one.id: one.uses for one in done}
     for id, row in rows.items():
         names = _differences(row, there.get(id), timers.get(id, {}))
+        names += ["the values it uses"] if uses.get(id, set()) != wanted[id] else []
         if names:
             findings.append(_finding(f"the projection differs from the log in {', '.join(names)}", id, row.partition))
     return findings
@@ -157,7 +170,8 @@ def _finding(problem: str, id: Id, partition: int) -> Finding:
 
 _COLUMNS: Final = (
     "tenant", "instance", "partition", "workflow", "status", "version", "attempt", "restarts", "worker", "parent",
-    "labels", "created_at", "updated_at", "wake_at", "input", "result", "error", "progress", "state", "hash",
+    "labels", "created_at", "updated_at", "wake_at", "input", "input_blob", "result",
+    "result_blob", "error", "progress", "state", "hash",
 )  # fmt: skip
 _JSON: Final = {"labels", "state"}  # compared by meaning: their text is not part of the promise
 

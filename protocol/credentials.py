@@ -45,14 +45,14 @@ class Renew(_Order, frozen=True, kw_only=True, tag="renew"):
 
 
 class ListIssued(_Order, frozen=True, kw_only=True, tag="list"):
-    """The tenant's credentials with a name that are neither expired nor revoked; or all that are known, those too that
-    processes had issued for themselves."""
+    """The tenant's credentials with a name that are neither expired nor revoked, and whose user asked too much of the
+    platform lately; or all that are known, those too that processes had issued for themselves."""
 
     all: bool = False
 
 
 class Revoke(_Order, frozen=True, kw_only=True, tag="revoke"):
-    """Those with this public key, user or name; at least one has to be given."""
+    """Those with this public key, user or name; at least one has to be given. A runner revokes what it had issued."""
 
     public_key: str | None = None
     user: str | None = None
@@ -88,3 +88,5 @@ class CredentialView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     issued_at: int
     expires_at: int
     revoked_at: int | None = None
+    offence: str | None = None  # what it did too much of, and when last
+    offended_at: int | None = None

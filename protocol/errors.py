@@ -3,6 +3,7 @@
     RuntaraError
     ├── BadInput                    the caller's mistake; nothing was done
     │   ├── InvalidId, InvalidKey, InvalidInput, InvalidTarget, InvalidSetting, InvalidSchedule, InvalidImage
+    │   ├── InvalidAgent, InvalidConnection, InvalidDefinition
     │   ├── KeyNeeded, DuplicateKey, KeyMismatch
     │   ├── StateTooLarge, StateNotRepresentable
     │   └── WrongColour, NoContext
@@ -12,16 +13,23 @@
     │   ├── ScheduleConflict, ScheduleNotFound
     │   ├── WrongPartition, Forbidden, Malformed, NotAllowed, DataInUse
     │   ├── ImageNotFound, ImageInUse, ImageFailed
+    │   ├── UnknownAgent, UnknownCapability
     │   ├── CredentialRefused, CredentialNotFound
+    │   ├── ConnectionNotFound, ConnectionNotAllowed
+    │   ├── DefinitionNotFound, DefinitionInUse
     │   └── TooManySignals, ChildTooDeep
     ├── Unavailable                 try again later; says what is not reachable
     │   ├── PlatformUnreachable, NotConfirmed, ResultTimeout, ExtraMissing, ServerFailed, DockerUnreachable
+    │   ├── UnfitServer, SealingKeyMissing
     │   └── JournalLost, StreamMissing, JournalMismatch, PartitionLost
+    ├── DataLost                    what was stored is gone, or is not what was stored
+    │   └── BlobMissing, BlobCorrupt
     ├── InternalError               ours; carries the id under which the log has it
     └── ExecutionFailed             a workflow's or a step's own outcome
         ├── StepFailed, StepTimeout
         ├── WorkflowFailed, WorkflowTimeout, WorkflowCancelled, CompensationFailed
         ├── ChildFailed, ChildCancelled
+        ├── AgentError (in `agents/errors.py`)
         └── SignalTimeout (also a TimeoutError)
 
     Stopped (BaseException)         an instance must leave its process; not an error, and not for `except Exception`
@@ -118,6 +126,24 @@ class InvalidSchedule(BadInput):
 class InvalidImage(BadInput):
     template = "image {image} cannot be used: {reason}"
     image: str
+    reason: str
+
+
+class InvalidAgent(BadInput):
+    template = "agent {agent} cannot be used: {reason}"
+    agent: str
+    reason: str
+
+
+class InvalidConnection(BadInput):
+    template = "no connection of type {type}: {reason}"
+    type: str
+    reason: str
+
+
+class InvalidDefinition(BadInput):
+    template = "definition {workflow} cannot be registered: {reason}"
+    workflow: str
     reason: str
 
 
@@ -311,6 +337,19 @@ class ImageFailed(Refused):
     reason: str
 
 
+class UnknownAgent(Refused):
+    template = "there is no agent {agent!r}{hint}; `runtara agents list` shows them all"
+    agent: str
+    hint: str
+
+
+class UnknownCapability(Refused):
+    template = "agent {agent} has no capability {capability!r}{hint}; `runtara agents show {agent}` lists its own"
+    agent: str
+    capability: str
+    hint: str
+
+
 class NotAllowed(Refused):
     template = "the server refused {action} on {subject!r}: this credential has no right to it"
     action: str
@@ -325,6 +364,42 @@ class CredentialRefused(Refused):
 class CredentialNotFound(Refused):
     template = "tenant {tenant} has no such credential that is still good; see `runtara credential list --all`"
     tenant: str
+
+
+class ConnectionNotFound(Refused):
+    template = (
+        "there is no connection {connection!r} in tenant {tenant!r}; `runtara connections set {connection} --type …` "
+        "makes it"
+    )
+    connection: str
+    tenant: str
+
+
+class ConnectionNotAllowed(Refused):
+    template = (
+        "{instance} may not use the connection {connection!r}: {reason}; name it where the workflow is made, "
+        "@workflow(connections=({connection!r},))"
+    )
+    instance: str
+    connection: str
+    reason: str
+
+
+class DefinitionNotFound(Refused):
+    """`definition` is a workflow's name, and maybe `@` and a version."""
+
+    template = "there is no registered definition {definition}; {hint}"
+    definition: str
+    hint: str
+
+
+class DefinitionInUse(Refused):
+    template = (
+        "{definition} is in use by {users}; delete the workflow or register another definition of it (`runtara "
+        "workflow delete`, `runtara dsl register`), and let the instances end"
+    )
+    definition: str
+    users: str
 
 
 class DataInUse(Refused):
@@ -359,7 +434,7 @@ class ResultTimeout(Unavailable, TimeoutError):
     seconds: float
 
 
-class ExtraMissing(Unavailable):
+class ExtraMissing(Unavailable, ImportError):
     template = "this needs the extra {extra!r}: pip install 'runtara[{extra}]'"
     extra: str
 
@@ -375,6 +450,12 @@ class DockerUnreachable(Unavailable):
         "no Docker Engine answers ({reason}); start it, or name one with DOCKER_HOST "
         "(its socket is open to root and the group docker)"
     )
+    reason: str
+
+
+class UnfitServer(Unavailable):
+    template = "the NATS server at {server} cannot be used: {reason}"
+    server: str
     reason: str
 
 
@@ -398,9 +479,43 @@ class JournalMismatch(Unavailable):
     reason: str
 
 
+class SealingKeyMissing(Unavailable):
+    template = (
+        "{reason}; give the engines the key that sealed them, in RUNTARA_CONNECTIONS_KEY (a new key goes before it) or "
+        "in the file connections.key beside their other keys"
+    )
+    reason: str
+
+
 class PartitionLost(Unavailable):
     template = "partition {partition} has another owner now"
     partition: int
+
+
+class DataLost(RuntaraError):
+    """What was stored is not there any more, or is something else. Nothing wrong was handed out."""
+
+
+class BlobMissing(DataLost):
+    template = (
+        "the value of {key!r} of {instance} is gone ({reason}; SHA-256 {hash}); restore it from a back-up of "
+        "Postgres (tables `blobs` and `blob_parts`)"
+    )
+    instance: str
+    key: str
+    hash: str
+    reason: str
+
+
+class BlobCorrupt(DataLost):
+    template = (
+        "the value of {key!r} of {instance} is not what was stored ({reason}; SHA-256 {hash}); restore it from a "
+        "back-up of Postgres (tables `blobs` and `blob_parts`)"
+    )
+    instance: str
+    key: str
+    hash: str
+    reason: str
 
 
 class InternalError(RuntaraError):

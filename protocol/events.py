@@ -2,7 +2,8 @@
 
 Names are stable strings. `key` is a column of the log, everything else of an event is its `data` column;
 `CheckpointSaved` stores the sender's bytes as they came. An event carries deadlines, never durations, and
-no wall time of its own: when it was recorded is a column.
+no wall time of its own: when it was recorded is a column. Where an event has a `blob`, that is where the value is
+which the field before it would hold.
 """
 
 from typing import Final, Literal
@@ -10,6 +11,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Raw
 
+from .blobs import Blob, blob_in
 from .errors import WireError
 from .records import NO_DATA, ChildRequest, Options, Parent
 
@@ -25,6 +27,7 @@ class InstanceCreated(Event, frozen=True, kw_only=True):
 
     workflow: str
     input: Raw
+    blob: Blob | None = None
     options: Options
     labels: dict[str, str] = {}
     parent: Parent | None = None
@@ -111,6 +114,7 @@ class WaitResolved(Event, frozen=True, kw_only=True):
     outcome: Literal["slept", "signal", "timeout", "child"]
     signal: int | None = None
     data: Raw = NO_DATA
+    blob: Blob | None = None
     error: WireError | None = None
 
 
@@ -125,6 +129,7 @@ class CompensationAdded(Event, frozen=True, kw_only=True):
 class CustomEvent(Event, frozen=True, kw_only=True):
     name: str
     data: Raw = NO_DATA
+    blob: Blob | None = None
 
 
 class ProgressReported(Event, frozen=True, kw_only=True):
@@ -147,11 +152,13 @@ class TimerFired(Event, frozen=True, kw_only=True):
 class SignalReceived(Event, frozen=True, kw_only=True):
     name: str
     data: Raw = NO_DATA
+    blob: Blob | None = None
 
 
 class ChildCompleted(Event, frozen=True, kw_only=True):
     child: str
     result: Raw = NO_DATA
+    blob: Blob | None = None
 
 
 class ChildFailed(Event, frozen=True, kw_only=True):
@@ -207,10 +214,12 @@ class InstanceRetried(Event, frozen=True, kw_only=True):
 
 class InstanceContinued(Event, frozen=True, kw_only=True):
     input: Raw
+    blob: Blob | None = None
 
 
 class InstanceCompleted(Event, frozen=True, kw_only=True):
     result: Raw = NO_DATA
+    blob: Blob | None = None
 
 
 class InstanceFailed(Event, frozen=True, kw_only=True):
@@ -264,3 +273,28 @@ def memo_of(type: str, data: bytes) -> tuple[str, Raw]:
         return type, Raw(data)
     copied = _copies.decode(data)
     return copied.type, copied.data.copy()
+
+
+def blob_named(event: AnyEvent) -> Blob | None:
+    """The blob that the event speaks of: it must be kept as long as the event is."""
+    match event:
+        case CheckpointSaved():
+            return blob_in(event.data)
+        case MemoCopied():
+            return _blob_copied(event)
+        case ChildRequested():
+            return event.request.blob
+        case (
+            InstanceCreated() | WaitResolved() | CustomEvent() | SignalReceived() | ChildCompleted()
+            | InstanceContinued() | InstanceCompleted()
+        ):  # fmt: skip
+            return event.blob
+        case _:
+            return None
+
+
+def _blob_copied(event: MemoCopied) -> Blob | None:
+    try:
+        return blob_named(decode_event(event.type, event.key, bytes(event.data)))
+    except (KeyError, msgspec.MsgspecError):  # the log takes what an engine has copied as it is
+        return None

@@ -22,6 +22,7 @@ from .records import Image
 WORKFLOWS_LABEL: Final = "dev.runtara.workflows"  # of an image: what it hosts, as a JSON array of registrations
 KIND: Final = "docker"  # of the runner, unless the registration names another of these
 KINDS: Final = (KIND, "kubernetes")
+POOLING: Final = frozenset({KIND})  # those that keep a container for many instances
 RESERVED_ENV: Final = "RUNTARA_"
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")

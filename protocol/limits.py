@@ -23,9 +23,14 @@ MAX_FRAME_RECORDS: Final = 512  # one fsync pays for all of them; more gains not
 MAX_FRAME_BYTES: Final = 512 * 1024  # a frame stays well below the server's payload limit
 MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024  # the server's `max_payload`
 MAX_FORK_BYTES: Final = MAX_PAYLOAD_BYTES - 64 * 1024  # the record that makes a fork is one message, as all are
-MAX_STATE_BYTES: Final = 4 * 1024 * 1024  # one state, input or result, until blobs exist
+MAX_RECORD_VALUE_BYTES: Final = 4 * 1024 * 1024  # of what cannot go aside: the data of a log line
 MAX_NESTING: Final = 128  # JSON deeper than this is refused before anything recurses over it
 MAX_REJECTED_BYTES: Final = 4_096  # of a rejected payload, kept for whoever looks into it
+
+# values: a state, an input, a result
+MAX_STATE_BYTES: Final = 64 * 1024 * 1024  # who makes or reads one holds all of it in memory, several times over
+INLINE_BYTES: Final = 64 * 1024  # what is longer goes aside: it would be copied with every frame, batch and history
+PART_BYTES: Final = 1024 * 1024  # in which it is sent and kept, so that nobody between holds more of it
 
 # the engine's batches
 MAX_BATCH_RECORDS: Final = 1_000
@@ -48,6 +53,15 @@ MAX_IMAGE_ENV: Final = 64
 MAX_IMAGE_ENV_BYTES: Final = 16 * 1024  # names and values together
 MAX_IMAGE_SECRETS: Final = 32
 MIN_IMAGE_MEMORY_BYTES: Final = 6 * 1024 * 1024  # the least that Docker takes
+
+# definitions
+MAX_DEFINITION_BYTES: Final = 4 * 1024 * 1024  # half of a message; thousands of steps fit
+
+# connections
+MAX_CONNECTION_FIELDS: Final = 64
+MAX_CONNECTION_BYTES: Final = 64 * 1024  # its fields as JSON; private keys and certificates have a few KiB
+MAX_WORKFLOW_CONNECTIONS: Final = 32  # that one workflow names; the names are kept in the log of each instance
+MAX_CONNECTIONS: Final = 1_000  # of a tenant
 
 # time
 LEASE_SECONDS: Final = 6  # listening seconds without a word from a worker

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
+from .blobs import Blob
 from .errors import WireError
 from .records import NO_DATA, Image, Options, Parent
 
@@ -52,6 +53,7 @@ class RunRequest(_Strict, frozen=True, kw_only=True):
     attempt: int
     first: bool = False
     input: Raw = Raw(b"{}")
+    blob: Blob | None = None
     options: Options = Options()
     labels: dict[str, str] = {}
 
@@ -84,6 +86,7 @@ class Claimed(_Strict, frozen=True, kw_only=True, tag_field="type", tag="claimed
     now_us: int
     workflow: str
     input: Raw
+    blob: Blob | None = None
     options: Options = Options()
     labels: dict[str, str] = {}
     memos: list[Memo] = []
@@ -191,6 +194,7 @@ class Done(_Strict, frozen=True, kw_only=True):
     status: Status
     version: int
     result: Raw = NO_DATA
+    blob: Blob | None = None
     error: WireError | None = None
 
 
@@ -258,6 +262,8 @@ class ConsumersRequest(_Lenient, frozen=True, kw_only=True):
 
 
 class InstanceView(_Lenient, frozen=True, kw_only=True, omit_defaults=False):
+    """`input_blob` and `result_blob`: where input and result are, if they are null because they are long."""
+
     id: str
     tenant: str
     workflow: str
@@ -270,13 +276,16 @@ class InstanceView(_Lenient, frozen=True, kw_only=True, omit_defaults=False):
     updated_at: int
     wake_at: int | None = None
     input: Raw = NO_DATA
+    input_blob: Blob | None = None
     result: Raw = NO_DATA
+    result_blob: Blob | None = None
     error: WireError | None = None
     parent: Parent | None = None
     worker: str | None = None
     progress: tuple[int, int | None] | None = None
     note: str | None = None
     forked_from: ForkedFrom | None = None
+    definition: int | None = None
 
 
 class ListRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
@@ -358,7 +367,9 @@ class PositionReply(_Lenient, frozen=True, kw_only=True):
 class ForkRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
     """Make `instance` out of the one that the subject names; `id`, `actor`, `at` and `reply` are those of a command.
 
-    `set`: answers by key, instead of what was recorded. `input`, `labels`: null for the source's.
+    `set`: answers by key, instead of what was recorded; `set_blobs`: those that went aside, which are null in `set`.
+    `input`, `labels`: null for the source's, unless the input is a `blob`. `latest`: with the last version of its
+    definition instead of the source's.
     """
 
     id: str
@@ -368,7 +379,10 @@ class ForkRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
     actor: str | None = None
     at_key: str | None = None
     set: dict[str, Raw] = {}
+    set_blobs: dict[str, Blob] = {}
     input: Raw = NO_DATA
+    blob: Blob | None = None
+    latest: bool = False
     labels: dict[str, str] | None = None
 
 
@@ -400,6 +414,7 @@ class ScheduleDefinition(_Lenient, frozen=True, kw_only=True):
     every_us: int | None = None
     timezone: str = "UTC"
     input: Raw = Raw(b"{}")
+    blob: Blob | None = None
     labels: dict[str, str] = {}
     overlap: Literal["skip", "allow"] = "skip"
     catch_up: Literal["last", "all", "none"] = "last"
@@ -502,3 +517,103 @@ class RegisteredImage(_Lenient, frozen=True, kw_only=True):
 
     view: ImageView
     created: bool
+
+
+# definitions
+
+
+class RegisterDefinition(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
+    """A JSON workflow. `registration` is what whoever knows the language has read in `document`; what runs it, and the
+    version, are the platform's to give."""
+
+    registration: Registration
+    document: Raw
+    actor: str | None = None
+
+
+class DefinitionsRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
+    """`workflow`: of one only."""
+
+    workflow: str | None = None
+
+
+class DefinitionView(_Lenient, frozen=True, kw_only=True):
+    """A version of a definition. `is_current`: starts take it unless they say another."""
+
+    workflow: str
+    version: int
+    hash: str
+    is_current: bool
+    registered_at: int
+    registered_by: str | None
+
+
+class RegisteredDefinition(_Lenient, frozen=True, kw_only=True):
+    """`created`: the last version was another, so it is a new one."""
+
+    view: DefinitionView
+    created: bool
+
+
+class DefinitionRequest(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
+    """Without `version`: the newest, or of `forget_definition` all of them."""
+
+    workflow: str
+    version: int | None = None
+
+
+class DefinitionReply(_Lenient, frozen=True, kw_only=True):
+    workflow: str
+    version: int
+    hash: str
+    document: Raw
+
+
+class HostDefinitions(_Lenient, frozen=True, kw_only=True):
+    """From a worker that hosts every registered definition, and `workflows` besides."""
+
+    worker: str
+    workflows: list[str]
+
+
+# connections
+
+
+class SetConnection(_Lenient, frozen=True, kw_only=True, omit_defaults=True):
+    """Make a connection, or put this in its place. `fields` are secrets, and the request shows them to nobody."""
+
+    name: str
+    type: str
+    fields: Raw
+    actor: str | None = None
+
+    def __repr__(self) -> str:
+        return f"SetConnection(name={self.name!r}, type={self.type!r}, fields=…)"
+
+
+class ConnectionView(_Lenient, frozen=True, kw_only=True):
+    """All that can be read of a connection. `used_by`: workflows that are registered to use it."""
+
+    name: str
+    type: str
+    used_by: list[str]
+    set_at: int
+    set_by: str | None
+
+
+class OpenConnection(_Lenient, frozen=True, kw_only=True):
+    """From whoever holds the instance that the subject names. `reply`: an inbox of the worker that its claim names."""
+
+    name: str
+    reply: str
+
+
+class OpenedConnection(_Strict, frozen=True, kw_only=True):
+    """To that inbox: the one message that has a connection's secrets. `fields` is an object."""
+
+    name: str
+    type: str
+    fields: Raw
+
+    def __repr__(self) -> str:
+        return f"OpenedConnection(name={self.name!r}, type={self.type!r}, fields=…)"

@@ -2,7 +2,7 @@
 
 Invariants: every record is a strict struct (an unknown field is a malformed record); durations travel, deadlines
 do not (decide makes them from the journal's clock); `data`, `input`, `result` are raw JSON that the hot path
-never parses. Times and durations are integer microseconds.
+never parses, or null where a `blob` beside them says where the value is. Times and durations are integer microseconds.
 """
 
 from typing import Final, Literal
@@ -10,6 +10,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Raw
 
+from .blobs import Blob
 from .errors import WireError
 from .limits import DEFAULT_RESTARTS
 from .subjects import Channel
@@ -44,7 +45,8 @@ class Options(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults
 
     `runner` is the kind that executes it, `restarts` the budget of attempts in a row that are lost without a new
     key, `timeout_us` and `linger_us` durations, `durability` the default of its operations, `image` what a container
-    is made of.
+    is made of, `connections` names of those that its code may open, `definition` the version of the registered JSON
+    workflow that it is.
     """
 
     runner: str = "pool"
@@ -53,6 +55,8 @@ class Options(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults
     linger_us: int | None = None
     durability: Literal["journal", "log"] | None = None
     image: Image | None = None
+    connections: tuple[str, ...] = ()
+    definition: int | None = None
 
 
 class Parent(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -96,21 +100,25 @@ class Command(Record, frozen=True, kw_only=True):
 class Start(Command, frozen=True, kw_only=True, tag="start"):
     """`done`: an inbox of the sender's, to be told of the instance's end if that comes within a few seconds.
 
-    `parent` and `schedule` (a schedule's name) say for whom the platform starts it, on engine subjects only.
+    `parent` and `schedule` (a schedule's name) say for whom the platform starts it, on engine subjects only. `version`:
+    of the workflow's registered definition, the last unless given.
     """
 
     workflow: str
     input: Raw = Raw(b"{}")
+    blob: Blob | None = None
     options: Options | None = None
     labels: dict[str, str] = {}
     parent: Parent | None = None
     schedule: str | None = None
     done: str | None = None
+    version: int | None = None
 
 
 class Signal(Command, frozen=True, kw_only=True, tag="signal"):
     name: str
     data: Raw = NO_DATA
+    blob: Blob | None = None
 
 
 class Pause(Command, frozen=True, kw_only=True, tag="pause"):
@@ -139,6 +147,7 @@ class Registered(Record, frozen=True, kw_only=True, tag="registered"):
     worker: str
     nonce: str
     input: Raw = Raw(b"{}")
+    blob: Blob | None = None
     options: Options | None = None
     labels: dict[str, str] = {}
 
@@ -164,7 +173,10 @@ class Report(Record, frozen=True, kw_only=True):
 
 
 class Checkpointed(Report, frozen=True, kw_only=True, tag="checkpointed"):
-    """`data` is `{"kind": "checkpoint" or "step", "value": …}` and goes into the log byte for byte."""
+    """`data` is `{"kind": "checkpoint" or "step", "value": …}` and goes into the log byte for byte.
+
+    It has `blob` instead of `value` where that went aside.
+    """
 
     key: str
     data: Raw
@@ -181,14 +193,18 @@ class StepFailure(Report, frozen=True, kw_only=True, tag="step_failed"):
 
 
 class ChildRequest(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`on_end`: what becomes of the child when its parent ends before it."""
+    """`on_end`: what becomes of the child when its parent ends before it. `version`: as that of a start.
+    `digest`: of an input that went aside."""
 
     workflow: str
     instance: str | None = None
     input: Raw = Raw(b"{}")
+    blob: Blob | None = None
+    digest: str = ""
     options: Options | None = None
     labels: dict[str, str] = {}
     on_end: Literal["cancel", "leave"] = "cancel"
+    version: int | None = None
 
 
 class Parked(Report, frozen=True, kw_only=True, tag="parked"):
@@ -224,6 +240,7 @@ class Suspended(Report, frozen=True, kw_only=True, tag="suspended"):
 
 class Completed(Report, frozen=True, kw_only=True, tag="completed"):
     result: Raw = NO_DATA
+    blob: Blob | None = None
 
 
 class Failed(Report, frozen=True, kw_only=True, tag="failed"):
@@ -238,12 +255,14 @@ class Continued(Report, frozen=True, kw_only=True, tag="continued"):
     """Same id, new input, a fresh set of keys: endless loops."""
 
     input: Raw
+    blob: Blob | None = None
 
 
 class Custom(Report, frozen=True, kw_only=True, tag="custom"):
     key: str
     name: str
     data: Raw = NO_DATA
+    blob: Blob | None = None
 
 
 # best effort: no seq, never a reason to end an attempt
@@ -324,6 +343,7 @@ class ChildDone(Record, frozen=True, kw_only=True, tag="child_done"):
     child: str
     status: Literal["completed", "failed", "cancelled", "refused"]
     result: Raw = NO_DATA
+    blob: Blob | None = None
     error: WireError | None = None
 
 
@@ -347,6 +367,7 @@ class Fork(Command, frozen=True, kw_only=True, tag="fork"):
 
     workflow: str
     input: Raw
+    blob: Blob | None = None
     options: Options
     labels: dict[str, str]
     source: str

@@ -99,8 +99,9 @@ class Subjects(msgspec.Struct, frozen=True):
     def run(self, kind: str, tenant: str, workflow: str, instance: str, attempt: int) -> str:
         return f"{self.deployment}.run.{kind}.{tenant}.{workflow}.{instance}.{attempt}"
 
-    def run_filter(self, kind: str, tenant: str, workflow: str) -> str:
-        return f"{self.deployment}.run.{kind}.{tenant}.{workflow}.>"
+    def run_filter(self, kind: str, tenant: str, workflow: str | None) -> str:
+        """Run requests of a workflow, or of all of that kind."""
+        return f"{self.deployment}.run.{kind}.{tenant}.{'' if workflow is None else f'{workflow}.'}>"
 
     def run_consumer(self, run_filter: str) -> str:
         return derived_name("run", run_filter)

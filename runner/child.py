@@ -7,6 +7,7 @@ waited for, never polled by pid; `hosted` is what it said it hosts over the link
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from .tail import READ_BYTES, Tail, to_stderr
 
 log = logger("runner")
 
+_NOT_INHERITED: Final = (f"{PREFIX}NATS_", f"{PREFIX}CONNECTIONS_KEY")
 DRAIN_PIPE_SECONDS: Final = 1.0  # a grandchild may hold the pipe open after the child's end
 
 
@@ -160,12 +162,12 @@ def exit_reason(code: int, of: str = "the worker process") -> str:
         return f"{of} was ended by signal {-code}"
 
 
-def worker_command(targets: Sequence[str]) -> list[str]:
-    """The command line of a worker process for `targets`."""
-    return [sys.executable, "-m", "runtara.sdk.run", *targets]
+def worker_command(targets: Sequence[str], *, registered: bool = False) -> list[str]:
+    """The command line of a worker process for `targets`, and for all registered definitions."""
+    return [sys.executable, "-m", "runtara.sdk.run", *targets, *(["--registered"] if registered else [])]
 
 
 def worker_environ(settings: Settings) -> dict[str, str]:
-    """Our own environment with `settings`, which alone say what the process knows of logins."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(f"{PREFIX}NATS_")}
-    return {**inherited, **settings.to_environ()}
+    """Our own environment with `settings`, which alone say what the process knows of logins; it seals nothing."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+    return {**inherited, **dataclasses.replace(settings, connections_key=None).to_environ()}

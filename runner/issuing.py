@@ -2,11 +2,14 @@
 
 import asyncio
 
+from runtara.infra.logs import logger
 from runtara.protocol.credentials import Kind
-from runtara.protocol.errors import CredentialRefused, PlatformUnreachable
+from runtara.protocol.errors import CredentialRefused, PlatformUnreachable, RuntaraError
 from runtara.sdk.connection import Connection, retried
 
 from .launches import LaunchFailed, Order
+
+log = logger("runner")
 
 
 async def for_one(connection: Connection, order: Order, *, within: float) -> str | None:
@@ -19,6 +22,14 @@ async def for_pooled(connection: Connection, kind: str, workflow: str, worker: s
     names = connection.subjects
     consumer = names.run_consumer(names.run_filter(kind, connection.tenant, workflow))
     return await _issued(connection, Kind.WORKER, worker, within=within, consumers=[consumer])
+
+
+async def give_back(connection: Connection, worker: str) -> None:
+    """What was issued to `worker` is of no use to anybody any more. Asked once: where nobody answers it expires."""
+    try:
+        await connection.revoke(worker)
+    except RuntaraError as exc:
+        log.warning("credential_not_given_back", worker=worker, reason=str(exc))
 
 
 async def _issued(

@@ -2,8 +2,9 @@
 
 Invariants: there is one container for a workflow, but while one replaces another: the new one first, and the old one is
 asked to hand over once the new one takes requests; one that does not get that far leaves the old one in its place, and
-is tried again more and more slowly. Every end is told, with what it hosted, before the container is removed. Containers
-outlive a keeper that dies, and are found again; a keeper that is asked to leave has them hand over and end.
+is tried again more and more slowly. Every end is told, with what it hosted, before the container is removed, and its
+credential is good for nothing from then on. Containers outlive a keeper that dies, and are found again; a keeper that
+is asked to leave has them hand over and end.
 """
 
 import asyncio
@@ -25,20 +26,22 @@ log = logger("runner")
 GIVE_UP_SECONDS: Final = 10.0  # for a launch that is under way, before what it launches is given up
 Credentials = Callable[[str, str], Awaitable[str | None]]  # of a workflow and its worker. Raises `LaunchFailed`
 Tell = Callable[[Pooled, Ending], Awaitable[None]]
+Revoke = Callable[[str], Awaitable[None]]  # the credential of a worker; what fails is not for the keeper
 
 
 class Keeper(Service):
     """`tenant`'s pooled containers. `drain_seconds`: what each gives itself to hand over."""
 
     def __init__(
-        self, launcher: PooledLauncher, tenant: str, *, credentials: Credentials, tell: Tell, ready_seconds: float,
-        drain_seconds: float,
+        self, launcher: PooledLauncher, tenant: str, *, credentials: Credentials, tell: Tell, revoke: Revoke,
+        ready_seconds: float, drain_seconds: float,
     ) -> None:  # fmt: skip
         super().__init__("keeper")
         self._launcher = launcher
         self._tenant = tenant
         self._credentials = credentials
         self._tell = tell
+        self._revoke = revoke
         self._ready_seconds = ready_seconds
         self._grace = drain_seconds + DRAIN_MARGIN_SECONDS
         self._places: dict[str, _Place] = {}
@@ -156,6 +159,7 @@ class Keeper(Service):
         say("pooled_ended", workflow=container.workflow, worker=container.worker, reason=ending.reason,
             stderr=ending.stderr[-500:])  # fmt: skip
         await self._tell(container, ending)
+        await self._revoke(container.worker)
         await container.forget()
 
     async def _retire(self, kept: "_Kept") -> None:

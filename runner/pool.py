@@ -22,14 +22,19 @@ from .watch import changes
 
 
 class Pool(Service):
-    """`processes` workers for `targets`. Open when all of them are ready; `workers` names them."""
+    """`processes` workers for `targets`, and with `registered` for all registered definitions. Open when all of them
+    are ready; `workers` names them."""
 
-    def __init__(self, settings: Settings, targets: Sequence[str], *, processes: int = 1, reload: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, targets: Sequence[str], *, processes: int = 1, reload: bool = False,
+        registered: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__("pool")
         self._settings = settings
         self._targets = list(targets)
         self._processes = processes
         self._reload = reload
+        self._registered = registered
         self._supervisor: Supervisor | None = None
 
     @property
@@ -46,7 +51,7 @@ class Pool(Service):
         folders = watched_folders(self._targets)
         exits = await self.enter(Exits(self._settings))
         self._supervisor = Supervisor(
-            worker_command(self._targets),
+            worker_command(self._targets, registered=self._registered),
             self._environ,
             processes=self._processes,
             grace=self._settings.drain_seconds,

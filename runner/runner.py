@@ -365,6 +365,7 @@ class Runner(Service):
         settings, connection, kind = self._settings, self._connection, self._launcher.kind
         return Keeper(
             launcher, connection.tenant, tell=PooledEnds(connection, self._writer).tell,
+            revoke=lambda worker: issuing.give_back(connection, worker),
             credentials=lambda workflow, worker: issuing.for_pooled(
                 connection, kind, workflow, worker, within=settings.launch_seconds
             ),

@@ -12,6 +12,7 @@ from typing import Final
 
 POLL_SECONDS: Final = 0.5
 MAX_FILES: Final = 5_000
+_SOURCES: Final = (".py", ".json")
 _SKIPPED: Final = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
 
 Snapshot = dict[str, tuple[int, int]]
@@ -24,7 +25,7 @@ def snapshot(folders: Iterable[Path]) -> Snapshot:
         for path, names, files in os.walk(folder):
             names[:] = [name for name in names if name not in _SKIPPED and not name.startswith(".")]
             for name in files:
-                if name.endswith(".py") and len(found) < MAX_FILES:
+                if name.endswith(_SOURCES) and len(found) < MAX_FILES:
                     _note(os.path.join(path, name), found)
     return found
 

@@ -5,6 +5,8 @@ from runtara.protocol.errors import (
     ChildCancelled,
     ChildFailed,
     CompensationFailed,
+    ConnectionNotAllowed,
+    ConnectionNotFound,
     DuplicateKey,
     ExecutionFailed,
     HistoryTooLarge,
@@ -39,6 +41,7 @@ from runtara.protocol.errors import (
 )
 
 from .client import Client, Handle
+from .connections import ConnectionValue, connection
 from .context import Child, Context, current
 from .instance import Checkpoint, Instance
 from .operations import Saved
@@ -54,6 +57,9 @@ __all__ = [
     "ChildFailed",
     "Client",
     "CompensationFailed",
+    "ConnectionNotAllowed",
+    "ConnectionNotFound",
+    "ConnectionValue",
     "Context",
     "DuplicateKey",
     "ExecutionFailed",
@@ -93,6 +99,7 @@ __all__ = [
     "WorkflowFailed",
     "WorkflowTimeout",
     "WrongColour",
+    "connection",
     "current",
     "step",
     "workflow",

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import orjson
+from msgspec.structs import replace
 
 from runtara.protocol.errors import ChildCancelled, ChildFailed, KeyMismatch, RuntaraError, WireError
 from runtara.protocol.events import ChildRequested
@@ -18,7 +19,7 @@ from runtara.protocol.ids import check_id, child_id
 from runtara.protocol.records import ChildRequest
 
 from .failures import TRACEBACK
-from .keys import input_fingerprint
+from .keys import input_fingerprint, long_part
 from .memos import Memos, Waited
 from .parks import Parks
 from .starts import Startable, checked_labels, named_input
@@ -62,12 +63,14 @@ class Children:
         if on_end not in (None, "cancel", "leave", "wait"):
             raise TypeError(f"on_end takes 'cancel', 'leave' or 'wait', not {on_end!r}")
         labels = checked_labels(labels)
+        version = kwargs.pop("version", None) if isinstance(workflow, str) else None
         name, input = named_input(workflow, args, kwargs)
         decode = orjson.loads if isinstance(workflow, str) else workflow.decode_result
+        digest = ""
         if key is None:
-            key = release = await self._waits.automatic_key(
-                f"child~{name}", input_fingerprint(orjson.loads(bytes(input)))
-            )
+            fingerprint = input_fingerprint(orjson.loads(bytes(input)))
+            key = release = await self._waits.automatic_key(f"child~{name}", fingerprint)
+            digest = long_part(fingerprint)
         else:
             key, release = await self._waits.key(key, name)
         if on_end == "wait":
@@ -76,13 +79,18 @@ class Children:
         if known is None:
             known = self._id(key) if id is None else check_id(id, "instance")
             policy: Literal["cancel", "leave"] = "leave" if on_end == "leave" else "cancel"
-            asked = ChildRequest(workflow=name, instance=id, input=input, labels=labels, on_end=policy)
-            await self._ask(Request(key, release, known, decode), asked)
+            asked = ChildRequest(
+                workflow=name, instance=id, input=input, labels=labels, on_end=policy, version=version
+            )  # fmt: skip
+            await self._ask(Request(key, release, known, decode), asked, digest)
         return Request(key, release, known, decode)
 
-    async def _ask(self, request: Request, asked: ChildRequest) -> None:
+    async def _ask(self, request: Request, asked: ChildRequest, digest: str) -> None:
         await self._waits.begins()
         try:
+            input = await self._waits.blobs.carried(asked.input, key=request.key)
+            if input.blob is not None:
+                asked = replace(asked, input=input.text, blob=input.blob, digest=digest)
             await self._waits.say(self._waits.parked(request.key, kind="child", child=asked), child=request.id)
         except asyncio.CancelledError:
             self._waits.keys.release(request.release)  # it is on its way: the same call again gets the same child
@@ -93,7 +101,7 @@ class Children:
         outcome = await self._outcome(request.key)
         if outcome.error is not None:
             raise child_error(request.key, request.id, outcome.error)
-        return request.decode(bytes(outcome.data))
+        return request.decode(await self._waits.text(outcome, request.key))
 
     async def call(self, workflow: Startable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         request = await self.request(workflow, args, kwargs)

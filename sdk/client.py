@@ -15,10 +15,12 @@ from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
+import msgspec
 import orjson
 from msgspec import Raw
 
 from runtara.infra.settings import Settings
+from runtara.protocol.blobs import Carried
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import (
     ResultTimeout,
@@ -47,8 +49,11 @@ from runtara.protocol.messages import (
 from runtara.protocol.records import AnyCommand, Cancel, Pause, Resume, Retry, Signal, Start
 
 from . import ports
+from .blobs import ApiDoor, Blobs
 from .commands import ANSWER_SECONDS, Commands
 from .connection import Connection
+from .connections import Connections
+from .definitions import Definitions
 from .forks import fork_request
 from .hints import CommitHints
 from .images import Images
@@ -95,6 +100,7 @@ class Client:
             )
             self._connection = await self._stack.enter_async_context(connection)
             self._api: Api = connection
+            self._blobs = Blobs(ApiDoor(connection), patient=False)
             self._commands: ports.Commands = await self._stack.enter_async_context(Commands(connection))
             results = await self._stack.enter_async_context(Results(connection))
             self._results: Ends = results
@@ -120,12 +126,22 @@ class Client:
     @property
     def schedules(self) -> Schedules:
         """Starts by the clock: `client.schedules.create("nightly", fulfil, cron="0 3 * * *")`."""
-        return Schedules(self._api, self._actor)
+        return Schedules(self._api, self._blobs, self._actor)
 
     @property
     def images(self) -> Images:
         """The images that this tenant's containers are made of."""
         return Images(self._api, self.tenant)
+
+    @property
+    def definitions(self) -> Definitions:
+        """JSON workflows that the platform keeps, in versions."""
+        return Definitions(self._api, self._actor)
+
+    @property
+    def connections(self) -> Connections:
+        """Named secrets for the code of workflows: `client.connections.set("crm", "http_bearer", {"token": …})`."""
+        return Connections(self._api, self._actor)
 
     # starting
 
@@ -147,23 +163,29 @@ class Client:
         *,
         id: str | None = None,
         labels: Mapping[str, str] | None = None,
+        version: int | None = None,
     ) -> "Handle[Any]": ...
     async def start(self, workflow: Workflow[..., Any] | str, *args: Any, **kwargs: Any) -> "Handle[Any]":
         """Start an instance: a `Workflow` with its arguments, or a workflow's name with its input by parameter.
 
         `id` is made up unless given, `labels` are for lists; a workflow with parameters of these names is started by
-        its own name. The same start again (same id, workflow and input) gives the same instance.
-        Raises `StartConflict`, `UnknownWorkflow`, `InvalidInput`, `NotConfirmed`.
+        its own name. `version` of a registered JSON workflow is the last one unless given. The same start again (same
+        id, workflow and input) gives the same instance.
+        Raises `StartConflict`, `UnknownWorkflow`, `DefinitionNotFound`, `InvalidInput`, `NotConfirmed`.
         """
         id, labels = kwargs.pop("id", None), kwargs.pop("labels", None)
-        name, input = named_input(workflow, args, kwargs)
+        version = kwargs.pop("version", None) if isinstance(workflow, str) else None
+        name, text = named_input(workflow, args, kwargs)
+        input = await self._blobs.carried(text, key="input")
         instance = f"{name[:_NAME_PART]}-{new_token()}" if id is None else check_id(id, "instance")
         command = Start(
             **self._command(instance),
             workflow=name,
-            input=input,
+            input=input.text,
+            blob=input.blob,
             labels=checked_labels(labels),
             done=self._results.inbox,
+            version=version,
         )
         watch = self._results.watch(instance, starting=True)
         answer = await self._commands.send(command)
@@ -188,9 +210,12 @@ class Client:
 
         Raises `UnknownWorkflow`, `InvalidInput`, `IllegalTransition` (it has ended), `NotConfirmed`.
         """
-        name, input = named_input(workflow, args, kwargs)
-        start = Start(**self._command(id), workflow=name, input=input, labels=checked_labels(labels))
-        told = Signal(**self._command(id), name=check_id(signal, "signal"), data=Raw(encode(data, key=signal)))
+        name, text = named_input(workflow, args, kwargs)
+        input = await self._blobs.carried(text, key="input")
+        start = Start(
+            **self._command(id), workflow=name, input=input.text, blob=input.blob, labels=checked_labels(labels)
+        )  # fmt: skip
+        told = await self._signal(id, signal, data)
         started, signalled = await asyncio.gather(  # in one frame, hence in this order
             self._commands.send(start), self._commands.send(told), return_exceptions=True
         )
@@ -219,8 +244,7 @@ class Client:
 
     async def signal(self, id: str, name: str, data: object = None, *, timeout: float = ANSWER_SECONDS) -> Status:
         """Hand `data` to the wait for `name`, now or when it comes to that."""
-        command = Signal(**self._command(id), name=check_id(name, "signal"), data=Raw(encode(data, key=name)))
-        return await self._send(command, timeout)
+        return await self._send(await self._signal(id, name, data), timeout)
 
     async def retry(self, id: str, *, timeout: float = ANSWER_SECONDS) -> Status:
         """Run a failed or cancelled instance again: what succeeded is kept, what failed is tried again."""
@@ -231,18 +255,20 @@ class Client:
     async def fork(
         self, id: str, *, at: str | None = None, set: Mapping[str, object] | None = None,
         input: Mapping[str, object] | None = None, new_id: str | None = None,
-        labels: Mapping[str, str] | None = None, timeout: float = ANSWER_SECONDS,
+        labels: Mapping[str, str] | None = None, latest: bool = False, timeout: float = ANSWER_SECONDS,
     ) -> "Handle[Any]":  # fmt: skip
         """A new instance that begins where `id` stands, or just before the operation with the key `at`.
 
         What `id` recorded before is answered, but for failures and for what it still waits for. `set` gives answers by
         hand, by key, also to steps that failed or lie behind `at`; `input` replaces the input, `labels` the labels.
-        `new_id` is made up unless given. What `id` is to undo stays its own: cancelling the fork undoes only what the
+        `latest` takes the last version of a registered JSON workflow, not that of `id`. `new_id` is made up unless
+        given. What `id` is to undo stays its own: cancelling the fork undoes only what the
         fork itself has done.
         Raises `InstanceNotFound`, `UnknownKey`, `UnknownWorkflow`, `StartConflict`, `HistoryTooLarge`, `NotConfirmed`.
         """
-        request = fork_request(
-            id, at=at, answers=set or {}, input=input, id=new_id, labels=labels, actor=self._actor
+        request = await fork_request(
+            self._blobs, id, at=at, answers=set or {}, input=input, id=new_id, labels=labels, latest=latest,
+            actor=self._actor,
         )  # fmt: skip
         await self._commands.fork(id, request, timeout=timeout)
         return Handle(self, request.instance, None)
@@ -252,6 +278,15 @@ class Client:
     async def get(self, id: str) -> InstanceView:
         """What is known of an instance. Raises `InstanceNotFound`."""
         return await self._api.call("get", {}, InstanceView, instance=check_id(id, "instance"))
+
+    async def with_values(self, view: InstanceView) -> InstanceView:
+        """`view` with input and result in it, however long they are. Raises `BlobMissing`, `BlobCorrupt`."""
+        input, result = Carried(view.input, view.input_blob), Carried(view.result, view.result_blob)
+        return msgspec.structs.replace(
+            view,
+            input=Raw(await self._blobs.text(input, instance=view.id, key="input")),
+            result=Raw(await self._blobs.text(result, instance=view.id, key="result")),
+        )
 
     async def list(
         self,
@@ -338,6 +373,11 @@ class Client:
         check_id(instance, "instance")
         return {"id": new_token(), "instance": instance, "at": time.time_ns() // 1_000, "actor": self._actor}
 
+    async def _signal(self, id: str, name: str, data: object) -> Signal:
+        text = encode(data, key=check_id(name, "signal"))
+        carried = await self._blobs.carried(text, key=name)
+        return Signal(**self._command(id), name=name, data=carried.text, blob=carried.blob)
+
     async def _send(self, command: AnyCommand, timeout: float) -> Status:
         return Status((await self._commands.send(command, timeout=timeout)).status)
 
@@ -372,15 +412,18 @@ class Handle(Generic[R]):
     async def result(self, *, timeout: float | None = None) -> R:
         """Wait for the end; at most `timeout` seconds.
 
-        Raises `WorkflowFailed`, `WorkflowTimeout`, `WorkflowCancelled`, `ResultTimeout`, `InstanceNotFound`.
+        Raises `WorkflowFailed`, `WorkflowTimeout`, `WorkflowCancelled`, `ResultTimeout`, `InstanceNotFound`, and for a
+        long result that is damaged `BlobMissing`, `BlobCorrupt`.
         """
         if self._watch is None:
             self._watch = self._client._results.watch(self.id)
         done = await self._client._wait(self._watch, timeout)
         if done.status is Status.COMPLETED:
+            result = Carried(done.result, done.blob)
+            text = await self._client._blobs.text(result, instance=self.id, key="result")
             if self._workflow is not None:
-                return self._workflow.decode_result(done.result)
-            plain: R = orjson.loads(bytes(done.result))
+                return self._workflow.decode_result(text)
+            plain: R = orjson.loads(text)
             return plain
         raise outcome_error(self.id, done.status, done.error)
 

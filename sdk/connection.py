@@ -19,7 +19,7 @@ from runtara.infra.login import CredentialLogin, Login, tls_of
 from runtara.infra.logs import logger
 from runtara.infra.nats_client import Handler
 from runtara.infra.settings import Settings
-from runtara.protocol.credentials import Issued, Kind
+from runtara.protocol.credentials import Issued, Kind, Revoke
 from runtara.protocol.errors import PlatformUnreachable
 from runtara.protocol.ids import partition_of
 from runtara.protocol.messages import Info
@@ -32,6 +32,7 @@ log = logger("connection")
 
 INFO_TIMEOUT_SECONDS: Final = 2.0
 INFO_RETRY_SECONDS: Final = 0.2
+MAX_PARTS_IN_FLIGHT: Final = 4  # of long values, a megabyte each, for all who share the connection
 
 
 async def connect_bus(settings: Settings, login: Login | None, *, inbox: str, name: str) -> Bus:
@@ -56,6 +57,7 @@ class Connection:
         self.partitions = partitions
         self.inbox = bus.inbox
         self.outside = copy_context()
+        self.parts_in_flight = asyncio.Semaphore(MAX_PARTS_IN_FLIGHT)
         self._settings = settings
         self._renewal: asyncio.Task[None] | None = None
 
@@ -144,6 +146,12 @@ class Connection:
         )  # fmt: skip
         issued = await ask_over(self.bus, self._settings, login.credential, order, Issued)
         return Credential.of(issued.jwt, key)
+
+    async def revoke(self, user: str) -> None:
+        """Have what was issued to `user` by way of this connection revoked. Raises as `issue` does."""
+        login = self.login
+        if isinstance(login, CredentialLogin) and login.credential.holder is not None:
+            await ask_over(self.bus, self._settings, login.credential, Revoke(user=user), list[str])
 
 
 async def retried(deadline: float | None, attempt: Callable[[], Awaitable[T]]) -> T:

@@ -18,6 +18,7 @@ import orjson
 
 from runtara.protocol.errors import NoContext
 from runtara.protocol.ids import check_key
+from runtara.protocol.limits import MAX_RECORD_VALUE_BYTES
 
 from .children import Children, OnEnd, Request
 from .compensations import Compensations
@@ -208,13 +209,15 @@ class Context:
     async def call(
         self, workflow: str, input: Mapping[str, object] | None = None, /, *, key: str | None = None,
         id: str | None = None, on_end: OnEnd = ..., labels: Mapping[str, str] = ...,
+        version: int | None = None,
     ) -> Any: ...  # fmt: skip
     async def call(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Run a workflow as a child and wait for its result: once, however often this code is run again.
 
         A `Workflow` with its arguments, or a workflow's name with its input by parameter. `key` is made of the input
         unless given, and the child's `id` of the key; `labels` are for lists; `on_end` says what becomes of it when
-        this instance ends first: `"cancel"` it (default), `"leave"` it, or `"wait"` for it.
+        this instance ends first: `"cancel"` it (default), `"leave"` it, or `"wait"` for it. `version` of a
+        registered JSON workflow, by name, is the last one unless given.
 
         Raises:
             ChildFailed: it failed, or could not be started. ChildCancelled: it was cancelled.
@@ -245,6 +248,7 @@ class Context:
     async def start_child(
         self, workflow: str, input: Mapping[str, object] | None = None, /, *, key: str | None = None,
         id: str | None = None, on_end: OnEnd = ..., labels: Mapping[str, str] = ...,
+        version: int | None = None,
     ) -> "Child[Any]": ...  # fmt: skip
     async def start_child(self, workflow: Any, /, *args: Any, **kwargs: Any) -> "Child[Any]":
         """Start a child as `call` does, and go on; returns when the journal has the request."""
@@ -349,6 +353,6 @@ def current() -> Context:
 
 def _log_data(data: dict[str, object]) -> bytes:
     try:
-        return encode(data, key="log")
+        return encode(data, key="log", limit=MAX_RECORD_VALUE_BYTES)
     except Exception:  # a log line must not fail a run
         return orjson.dumps({name: ascii(value) for name, value in data.items()})

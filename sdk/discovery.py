@@ -1,6 +1,7 @@
-"""Finding workflows: a TARGET (`module`, `module:name`, `file.py`) becomes the `Workflow` objects it holds.
+"""Finding workflows: a TARGET (`module`, `module:name`, `file.py`, `flow.json`) becomes the `Workflow`s it holds.
 
-There is no global registry: a target hosts what it has as attributes, its own or imported. Invariants: two
+There is no global registry: a target hosts what it has as attributes, its own or imported. JSON workflows are read by
+`runtara.dsl`, which is an extra, and imported by its name when a target needs it. Invariants: two
 different workflows of one id are an error; the code version is a hash of the sources that were loaded from the
 same place as the target (its folder, or the folder on the import path that its package is in), whatever their
 order and wherever that place is.
@@ -19,13 +20,15 @@ from typing import Final
 
 import msgspec
 
-from runtara.protocol.errors import InvalidTarget
+from runtara.protocol.errors import ExtraMissing, InvalidTarget, RuntaraError
 
 from .workflow import Workflow
 
 AnyWorkflow = Workflow[..., object]
 
 VERSION_LENGTH: Final = 16
+_JSON: Final = ".json"
+_LOADER: Final = ("runtara.dsl.load", "load_file")
 _FOREIGN: Final = frozenset({"site-packages", "dist-packages", ".venv", "venv"})
 
 
@@ -44,15 +47,25 @@ class _Target(msgspec.Struct, frozen=True):
     name: str | None
     file: Path | None
 
+    @property
+    def is_json(self) -> bool:
+        return self.file is not None and self.file.suffix == _JSON
+
 
 def load(targets: Sequence[str]) -> Code:
     """Import `targets`. Raises `InvalidTarget`; an error in the code itself is its `__cause__`."""
     workflows: dict[str, tuple[AnyWorkflow, str]] = {}
     roots: set[Path] = set()
+    documents: set[Path] = set()
     for target in map(_parse, targets):
-        module = _import(target)
-        roots.add(_root(target, module))
-        for workflow in _workflows_of(target, module):
+        if target.is_json and target.file is not None:
+            documents.add(target.file)
+            found = [_read_json(target, target.file)]
+        else:
+            module = _import(target)
+            roots.add(_root(target, module))
+            found = _workflows_of(target, module)
+        for workflow in found:
             known, where = workflows.setdefault(workflow.name, (workflow, target.text))
             if known is not workflow:
                 raise InvalidTarget(
@@ -60,7 +73,8 @@ def load(targets: Sequence[str]) -> Code:
                     reason=f"two different workflows have the id {workflow.name!r} (the other is in {where}); "
                     f"give one of them another: @workflow(name=…)",
                 )
-    files = tuple(sorted(_sources(roots)))
+    files = tuple(sorted(_sources(roots) | documents))
+    roots |= {document.parent for document in documents}
     hosted = tuple(workflow for workflow, _ in workflows.values())
     return Code(hosted, _version(files, roots), files, tuple(sorted(roots)))
 
@@ -75,12 +89,14 @@ def _parse(text: str) -> _Target:
     path, colon, name = text.rpartition(":") if ":" in text else (text, "", "")
     if colon and not name.isidentifier():
         raise InvalidTarget(target=text, reason=f"{name!r} behind the colon is no name")
-    if path.endswith(".json"):
-        raise InvalidTarget(target=text, reason="JSON workflows cannot be run yet; this version runs Python only")
+    if path.endswith(_JSON):
+        if name:
+            raise InvalidTarget(target=text, reason="a JSON file is one workflow; its id is the file's name")
+        return _Target(text, "", None, Path(path).resolve())
     if path.endswith(".py") or os.sep in path:
         return _Target(text, _module_name(Path(path)), name or None, Path(path).resolve())
     if not path or not all(part.isidentifier() for part in path.split(".")):
-        raise InvalidTarget(target=text, reason="use a module, module:name, or file.py")
+        raise InvalidTarget(target=text, reason="use a module, module:name, file.py or flow.json")
     return _Target(text, path, name or None, None)
 
 
@@ -92,6 +108,22 @@ def _module_name(path: Path) -> str:
         loaded is not None and getattr(loaded, "__file__", None) != str(path.resolve())
     )
     return stem if stem.isidentifier() and not taken else f"runtara_target_{stem}"
+
+
+def _read_json(target: _Target, file: Path) -> AnyWorkflow:
+    if not file.is_file():
+        raise InvalidTarget(target=target.text, reason="there is no such file")
+    module, name = _LOADER
+    try:
+        load_file = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as exc:
+        raise InvalidTarget(target=target.text, reason=str(ExtraMissing(extra="agents"))) from exc
+    try:
+        workflow = load_file(file)
+    except RuntaraError as exc:
+        raise InvalidTarget(target=target.text, reason=str(exc)) from exc
+    assert isinstance(workflow, Workflow)
+    return workflow
 
 
 def _import(target: _Target) -> ModuleType:

@@ -27,16 +27,19 @@ from typing import Any, Final, NoReturn, TypeVar
 from msgspec import Raw
 
 from runtara.infra.clock import JournalClock
+from runtara.protocol.blobs import Blob, Carried
 from runtara.protocol.errors import Stopped, WorkflowTimeout
 from runtara.protocol.events import SleepStarted, WaitResolved
 from runtara.protocol.ids import TIMEOUT_KEY
 from runtara.protocol.messages import Claimed, Memo
 from runtara.protocol.records import Completed, Continued, Options, Parked, Report, Suspended
 
+from .blobs import Blobs
 from .children import Children
 from .context import Context
 from .failures import describe
 from .gate import Gate
+from .granted import Granted, Opener
 from .idle import Idleness, IdleWatch, all_wait, linger_seconds
 from .memos import Memos
 from .operations import Operations
@@ -64,11 +67,14 @@ class Execution:
     Args:
         claim: the answer to the claim, with all its memos (the host has followed `more`). None: an optimistic
             start of attempt 1, whose answer comes to `confirm`.
+        input: its JSON, or null if it is `blob`.
+        blobs: where long values of this instance are.
         durability: the worker's default for operations.
         clock: what it waits by; the machine's unless given.
         watch: looks for idle instances; one for all of a process.
         on_idle: told when the instance only waits, and when it no longer does.
         overdue: told of code that does not end although it was told to; one for all of a process.
+        opener: gets connections; one for all of a process.
     """
 
     def __init__(
@@ -83,12 +89,15 @@ class Execution:
         options: Options,
         labels: Mapping[str, str],
         outlet: Outlet,
+        blobs: Blobs,
+        blob: Blob | None = None,
         claim: Claimed | None = None,
         durability: Durability | None = None,
         clock: Clock | None = None,
         watch: IdleWatch | None = None,
         on_idle: Callable[[bool], None] | None = None,
         overdue: Overdue | None = None,
+        opener: Opener | None = None,
     ) -> None:
         self.workflow = workflow
         self.tenant = tenant
@@ -100,11 +109,13 @@ class Execution:
         self.loop = asyncio.get_running_loop()
         self.portal = Portal(self.loop)
         self.is_told = False  # the journal has its last record
-        self._input = input
+        self._input = Carried(input, blob)
+        self._blobs = blobs
         self._options = options
         self._main: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[asyncio.Future[int] | None] = self.loop.create_future()
         self._confirmed = asyncio.Event()
+        self.granted = Granted(opener, instance, workflow.name, workflow.options.connections, self._confirmed)
         self._deadline: Timer | None = None
         self._clock = clock or JournalClock()
         self._step_threads = asyncio.Semaphore(MAX_STEP_THREADS)
@@ -120,14 +131,14 @@ class Execution:
             linger=linger_seconds(options, workflow.options), leave=self._suspend, on_change=on_idle,
         )  # fmt: skip
         self._operations = Operations(
-            gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
-            in_thread=self._in_step_thread, portal=self.portal, fenced=partial(self.stop, "superseded"),
+            instance=instance, gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
+            blobs=blobs, in_thread=self._in_step_thread, portal=self.portal, fenced=partial(self.stop, "superseded"),
             confirmed=self._confirmed,
             default=options.durability or workflow.options.durability or durability,
         )  # fmt: skip
         self._waits = Waits(
-            self._operations, gate=self._gate, reports=self._reports, memos=self._memos, parks=self._parks,
-            fenced=partial(self.stop, "superseded"),
+            self._operations, instance=instance, gate=self._gate, reports=self._reports, memos=self._memos,
+            parks=self._parks, blobs=blobs, fenced=partial(self.stop, "superseded"),
         )  # fmt: skip
         self._children = Children(
             self._waits, self._memos, self._parks, instance=instance, generation=claim.generation if claim else 0
@@ -255,8 +266,9 @@ class Execution:
             await self._gate.passing()
         await self._operations.begins(FRAME.get())
         await self._children.join()
+        carried = await self._blobs.carried(text, key="input")
         self._tell_unasked()
-        self._end(Continued, input=text)
+        self._end(Continued, input=carried.text, blob=carried.blob)
         raise asyncio.CancelledError("continued")
 
     # the workflow's code
@@ -279,7 +291,7 @@ class Execution:
                 result = await self._call()
             finally:
                 await self._children.join()
-            text = self.workflow.encode_result(result)
+            carried = await self._result(self.workflow.encode_result(result))
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as exc:  # whatever user code raises, CancelledError without a reason included
@@ -289,10 +301,18 @@ class Execution:
             self._undoing.begin()
         elif not self._gate.frozen:
             self._tell_unasked()
-            self._end(Completed, result=Raw(text))
+            self._end(Completed, result=carried.text, blob=carried.blob)
+
+    async def _result(self, text: bytes) -> Carried:
+        """While a long one is stored the instance is not asked to leave: nothing is left to do but to say it."""
+        self._gate.in_flight += 1
+        try:
+            return await self._blobs.carried(text, key="result")
+        finally:
+            self._gate.landed()
 
     async def _call(self) -> Any:
-        arguments = self.workflow.arguments(self._input)
+        arguments = self.workflow.arguments(await self._blobs.text(self._input, instance=self.instance, key="input"))
         if self.workflow.colour == "async":
             return await self.workflow.fn(self.context, **arguments)
         context = BlockingContext(self.context, self)

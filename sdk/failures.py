@@ -24,7 +24,8 @@ _OURS: Final = "runtara.sdk."
 
 
 def describe(error: BaseException, *, code: str | None = None) -> WireError:
-    """What is recorded of `error`: its type, text and attributes, and the end of its traceback."""
+    """What is recorded of `error`: its type, text and attributes (or what its `to_record()` gives), and the end of its
+    traceback."""
     attributes = {
         name: plain for name, value in _attributes(error).items() if (plain := _plain(value)) is not _TOO_MUCH
     }
@@ -70,6 +71,8 @@ _TOO_MUCH: Final = object()
 
 
 def _attributes(error: BaseException) -> dict[str, object]:
+    if callable(to_record := getattr(error, "to_record", None)):  # whose class has `from_record`
+        return dict(to_record())
     if isinstance(error, RuntaraError):
         return dict(error.attributes)
     own = getattr(error, "attributes", None)

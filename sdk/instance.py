@@ -32,6 +32,7 @@ import orjson
 from msgspec import Raw
 
 from runtara.infra.settings import Settings
+from runtara.protocol.blobs import Carried
 from runtara.protocol.errors import (
     BadInput,
     IllegalTransition,
@@ -62,6 +63,7 @@ from runtara.protocol.records import (
 from .failures import describe
 from .keys import Keys
 from .memos import SLEPT, Memos, Outcome, Recorded, Waited
+from .operations import outcome_data
 from .presence import KIND, Presence
 from .starts import checked_labels
 from .values import encode
@@ -168,7 +170,9 @@ class Instance:
 
     async def completed(self, result: object = None) -> None:
         """The end, with a result."""
-        await self._end(Completed, result=Raw(encode(result, key="result")))
+        self._check()
+        carried = await self._presence.blobs.carried(encode(result, key="result"), key="result")
+        await self._end(Completed, result=carried.text, blob=carried.blob)
 
     async def failed(self, error: BaseException | str) -> None:
         """The end, with an error; `retry` of the instance makes it possible to run the script again."""
@@ -195,11 +199,12 @@ class Instance:
         if outcome is not None:
             if not isinstance(outcome, Recorded):
                 raise KeyMismatch(key=key, reason="it was not recorded by a checkpoint")
-            return self._saved(existing=True, state=orjson.loads(bytes(outcome.value)))
-        data = encode(state, key=key)
-        report = self._report(Checkpointed, key=key, data=Raw(b'{"kind":"checkpoint","value":' + data + b"}"))
-        await self._committed(report)
-        return self._saved(existing=False, state=orjson.loads(data))
+            return self._saved(existing=True, state=await self._value(outcome.carried, key))
+        text = encode(state, key=key)
+        carried = await self._presence.blobs.carried(text, key=key)
+        data = Raw(outcome_data("checkpoint", text, carried.blob))
+        await self._committed(self._report(Checkpointed, key=key, data=data))
+        return self._saved(existing=False, state=orjson.loads(text))
 
     async def emit(self, name: str, data: object = None, *, key: str | None = None) -> None:
         """Record an event of the script's own, once: a run that is started again does not repeat it.
@@ -214,7 +219,8 @@ class Instance:
         else:
             self._use(key)
         if self._memos.answer(key) is None:
-            await self._stored(self._report(Custom, key=key, name=name, data=Raw(text)))
+            carried = await self._presence.blobs.carried(text, key=key)
+            await self._stored(self._report(Custom, key=key, name=name, data=carried.text, blob=carried.blob))
 
     @overload
     async def durable_sleep(self, delay: timedelta, /) -> Checkpoint: ...
@@ -257,7 +263,7 @@ class Instance:
             return self._early(full)
         if outcome.outcome == "timeout":
             raise SignalTimeout(key=found, name=name)
-        return self._saved(existing=existing, state=orjson.loads(bytes(outcome.data)))
+        return self._saved(existing=existing, state=await self._value(outcome.carried, found))
 
     @property
     def should_pause(self) -> bool:
@@ -290,6 +296,10 @@ class Instance:
             self._wake(key)
 
     # inside
+
+    async def _value(self, carried: Carried, key: str) -> Any:
+        """Raises `BlobMissing`, `BlobCorrupt` if it was long, and is damaged."""
+        return orjson.loads(await self._presence.blobs.text(carried, instance=self.id, key=key))
 
     async def _outcome(self, key: str, *, due: float | None, **parked: object) -> Waited | None:
         """The outcome of the wait under `key`, begun now unless it was; None if the script should hear something."""

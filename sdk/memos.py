@@ -13,6 +13,7 @@ import orjson
 from msgspec import Raw
 
 from runtara.infra.clock import JournalClock
+from runtara.protocol.blobs import Blob, Carried
 from runtara.protocol.errors import WireError
 from runtara.protocol.events import (
     CheckpointSaved,
@@ -37,14 +38,21 @@ from .retry import Tries
 
 _DIGEST: Final = "digest"
 _ASKED: Final = "tries_asked_for"
+_WAITED: Final = "waited_as_asked_us"
+_OURS: Final = frozenset({_DIGEST, _ASKED, _WAITED})
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """The data of a CheckpointSaved. `args` is the digest of a step's arguments, where its key was made from them."""
 
     kind: str
-    value: Raw
+    value: Raw = NO_DATA
+    blob: Blob | None = None
     args: str = ""
+
+    @property
+    def carried(self) -> Carried:
+        return Carried(self.value, self.blob)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,8 +69,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tries(self) -> Tries:
-        asked = self.error.attributes.get(_ASKED)
-        return Tries(self.n, asked if isinstance(asked, int) else 0)
+        asked, waited = self.error.attributes.get(_ASKED), self.error.attributes.get(_WAITED)
+        return Tries(self.n, asked if isinstance(asked, int) else 0, waited if isinstance(waited, int) else 0)
 
 
 class Emitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +84,13 @@ class Waited(msgspec.Struct, frozen=True, kw_only=True):
 
     outcome: str
     data: Raw = NO_DATA
+    blob: Blob | None = None
     error: WireError | None = None
     args: str = ""
+
+    @property
+    def carried(self) -> Carried:
+        return Carried(self.data, self.blob)
 
 
 Outcome = Recorded | Failure | Emitted | Waited
@@ -199,7 +212,7 @@ class Memos:
         memo = self._opens.get(key)
         if memo is not None:
             opened = _opened(memo)
-            return long_part(_fingerprint(opened)) if isinstance(opened, ChildRequested) else ""
+            return _input_digest(opened) if isinstance(opened, ChildRequested) else ""
         outcome = self.peek(key) or self._tries.get(key)
         return None if outcome is None else outcome.args
 
@@ -218,14 +231,14 @@ class Memos:
 
 def failure_attributes(attributes: dict[str, object], digest: str, tries: Tries) -> dict[str, object]:
     """An error's attributes with what we keep among them, for the record: the digest of the step's arguments, and how
-    many tries ended with an error that said when to come again."""
-    ours = {_DIGEST: digest, _ASKED: tries.asked}
+    many tries ended with an error that said when to come again, and how long such waits were."""
+    ours = {_DIGEST: digest, _ASKED: tries.asked, _WAITED: tries.waited_us}
     return {**attributes, **{name: value for name, value in ours.items() if value}}
 
 
 def own_attributes(attributes: dict[str, object]) -> dict[str, object]:
     """An error's attributes without what we keep among them."""
-    return {name: value for name, value in attributes.items() if name not in (_DIGEST, _ASKED)}
+    return {name: value for name, value in attributes.items() if name not in _OURS}
 
 
 def _outcome(memo: Memo) -> Outcome:
@@ -240,8 +253,11 @@ def _opened(memo: Memo) -> Open:
     return event
 
 
-def _fingerprint(event: ChildRequested) -> str:
-    return input_fingerprint(orjson.loads(bytes(event.request.input)))
+def _input_digest(event: ChildRequested) -> str:
+    request = event.request
+    if request.blob is not None:
+        return request.digest
+    return long_part(input_fingerprint(orjson.loads(bytes(request.input))))
 
 
 def _failure(memo: Memo) -> Failure:

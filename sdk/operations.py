@@ -18,9 +18,12 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Raw
 
+from runtara.protocol.blobs import ABSENT, Blob
 from runtara.protocol.errors import BadInput, KeyMismatch, StepTimeout
+from runtara.protocol.limits import INLINE_BYTES
 from runtara.protocol.records import Checkpointed, Compensating, Custom, StepFailure
 
+from .blobs import Blobs
 from .failures import declared_code, describe, step_error
 from .gate import Gate
 from .keys import Keys
@@ -53,13 +56,15 @@ class Operations:
     """What a Context can do that is recorded. `default`: durability by the workflow's or worker's settings, if any."""
 
     def __init__(
-        self, *, gate: Gate, reports: Reports, memos: Memos, parks: Parks, default: Durability | None,
-        in_thread: InThread, portal: Portal, fenced: Fenced, confirmed: asyncio.Event,
+        self, *, instance: str, gate: Gate, reports: Reports, memos: Memos, parks: Parks, blobs: Blobs,
+        default: Durability | None, in_thread: InThread, portal: Portal, fenced: Fenced, confirmed: asyncio.Event,
     ) -> None:  # fmt: skip
+        self._instance = instance
         self._gate = gate
         self._reports = reports
         self._memos = memos
         self._parks = parks
+        self._blobs = blobs
         self.default: Durability = default or "journal"
         self._checkpoint_default: Durability = default or "log"
         self._in_thread = in_thread
@@ -111,7 +116,7 @@ class Operations:
                 except (Exception, SystemExit) as exc:
                     record, tries = self._failure(spec, key, digest, tries, exc)
                 else:
-                    result, record = self._result(codec, key, digest, value)
+                    result, record = await self._result(codec, key, digest, value)
                 sent = self._reports.send(record, spec.durability or self.default)
             finally:
                 gate.landed()
@@ -133,15 +138,16 @@ class Operations:
         """Record what the rest of this attempt, and every later one, is to keep to."""
         await self._record(self._reports.checkpointed(key, b'{"kind":"decision","value":' + text + b"}"), self.default)
 
-    def _result(self, codec: Codec, key: str, digest: str, value: object) -> tuple[Any, Checkpointed]:
+    async def _result(self, codec: Codec, key: str, digest: str, value: object) -> tuple[Any, Checkpointed]:
         """What the caller gets, and its record. A value that cannot be recorded is not cured by another try."""
         try:
             text = encode(value, key=key)
             result = codec.as_recorded(value, text, key=key)
-        except BadInput:
+            blob = None if len(text) <= INLINE_BYTES else await self._blobs.put(text, key=key)
+        except (BadInput, asyncio.CancelledError):
             self.keys.release(key)
             raise
-        return result, self._reports.checkpointed(key, _step_data(text, digest))
+        return result, self._reports.checkpointed(key, outcome_data("step", text, blob, digest))
 
     def _failure(
         self, spec: StepSpec, key: str, digest: str, tries: Tries, error: BaseException
@@ -228,7 +234,8 @@ class Operations:
         await self.begins(frame)
         text = encode(state, key=full)
         saved = Saved(False, codec.as_recorded(state, text, key=full))
-        data = b'{"kind":"checkpoint","value":' + text + b"}"
+        blob = await self._put_aside(text, full)
+        data = outcome_data("checkpoint", text, blob)
         await self._record(self._reports.checkpointed(full, data), durability or self._checkpoint_default)
         await self._confirmed.wait()
         return saved
@@ -243,7 +250,7 @@ class Operations:
             return datetime.fromtimestamp(await self._answer(outcome, full, PLAIN, "step") / 1e6, UTC)
         await self.begins(frame)
         micros = self._memos.clock.utc_us()
-        data = _step_data(str(micros).encode(), "")
+        data = outcome_data("step", str(micros).encode(), None)
         await self._record(self._reports.checkpointed(full, data), durability or self.default)
         return datetime.fromtimestamp(micros / 1e6, UTC)
 
@@ -259,7 +266,9 @@ class Operations:
                     raise KeyMismatch(key=full, reason="it was recorded by a step or checkpoint")
                 return
         await self.begins(frame)
-        record = self._reports.make(Custom, key=full, name=name, data=Raw(encode(data, key=full)))
+        text = encode(data, key=full)
+        blob = await self._put_aside(text, full)
+        record = self._reports.make(Custom, key=full, name=name, data=ABSENT if blob else Raw(text), blob=blob)
         await self._record(record, durability or self.default)
 
     # shared
@@ -275,10 +284,23 @@ class Operations:
         if self._replayed % _YIELD_EVERY == 0:
             await asyncio.sleep(0)
         if isinstance(outcome, Recorded) and outcome.kind == kind:
-            return codec.decode(bytes(outcome.value), key=key)
+            text = bytes(outcome.value)
+            if outcome.blob is not None:
+                text = await self._blobs.text(outcome.carried, instance=self._instance, key=key)
+            return codec.decode(text, key=key)
         if isinstance(outcome, Failure) and spec is not None:
             raise step_error(key, outcome.error, outcome.n, spec.raises)
         raise KeyMismatch(key=key, reason="it was recorded by another kind of operation")
+
+    async def _put_aside(self, text: bytes, key: str) -> Blob | None:
+        """Where a long value is stored from now on. The record that names it is to be numbered after that."""
+        if len(text) <= INLINE_BYTES:
+            return None
+        try:
+            return await self._blobs.put(text, key=key)
+        except asyncio.CancelledError:
+            self.keys.release(key)
+            raise
 
     async def _record(self, record: Checkpointed | StepFailure | Custom, durability: Durability) -> None:
         await self.acknowledged(record, self._reports.send(record, durability))
@@ -299,7 +321,8 @@ class Operations:
             raise asyncio.CancelledError("superseded") from exc
 
 
-def _step_data(text: bytes, digest: str) -> bytes:
-    if digest:
-        return b'{"kind":"step","value":' + text + b',"args":"' + digest.encode() + b'"}'
-    return b'{"kind":"step","value":' + text + b"}"
+def outcome_data(kind: str, text: bytes, blob: Blob | None, digest: str = "") -> bytes:
+    """The data of a `checkpointed`: the value itself, or where it is."""
+    name, value = (b"value", text) if blob is None else (b"blob", msgspec.json.encode(blob))
+    args = b',"args":"%b"' % digest.encode() if digest else b""
+    return b'{"kind":"%b","%b":%b%b}' % (kind.encode(), name, value, args)

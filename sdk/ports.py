@@ -12,6 +12,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Literal, Protocol, TypeVar
 
+from runtara.protocol.blobs import PartRequest
 from runtara.protocol.messages import CommandAnswer, ForkRequest
 from runtara.protocol.records import AnyCommand, Record
 
@@ -79,6 +80,18 @@ class Clock(Protocol):
     def call_later(
         self, seconds: float, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> Timer: ...
+
+
+class BlobDoor(Protocol):
+    """The way to what keeps long values. Both raise what it refuses, and `Unavailable` if nobody answers."""
+
+    async def put(self, message: bytes) -> None:
+        """Hand over a part (`protocol.blobs.encode_part`). Returns when it is durable."""
+        ...
+
+    async def get(self, question: PartRequest) -> bytes:
+        """Raises `BlobMissing`, `BlobCorrupt`."""
+        ...
 
 
 class Commands(Protocol):

@@ -36,6 +36,7 @@ from runtara.protocol.messages import (
 )
 from runtara.protocol.records import Registered
 
+from .blobs import ApiDoor, Blobs
 from .claims import with_all_memos
 from .connection import Connection, connect_bus
 from .credentials import own_user
@@ -72,6 +73,7 @@ class Presence:
         self.cancel = False
         self.clock: Clock = JournalClock()
         self.outlet: Outlet
+        self.blobs: Blobs
         self.stopped: str | None = "it is not registered"
         self._settings = settings
         self._listener = listener
@@ -85,7 +87,8 @@ class Presence:
         try:
             await self._open()
             self.is_open = True
-            claimed = await self._claimed(record)
+            input = await self.blobs.carried(record.input, key="input")
+            claimed = await self._claimed(msgspec.structs.replace(record, input=input.text, blob=input.blob))
         except BaseException:
             await self.close()
             raise
@@ -132,6 +135,7 @@ class Presence:
         self._stack.push_async_callback(self._commits.close)
         self._outcomes = Outcomes(connection)
         self._stack.push_async_callback(self._outcomes.close)
+        self.blobs = Blobs(ApiDoor(connection, self.id), patient=True)
         self.outlet = JournalOutlet(connection, self._writer, self._commits, self._partition, self.stop)
         self._claim = asyncio.get_running_loop().create_future()
         await self._commits.open()

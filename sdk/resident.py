@@ -26,7 +26,9 @@ from runtara.protocol.messages import (
 )
 from runtara.protocol.records import Suspended
 
+from .blobs import Blobs
 from .execution import Execution
+from .granted import Opener
 from .idle import IdleWatch
 from .overdue import Overdue
 from .ports import Clock, Outlet
@@ -50,22 +52,25 @@ class Resident:
     """Made for a run request; `on_left` is called once, when nothing of it is left in this process."""
 
     __slots__ = (
-        "_clock", "_fetching", "_history", "_left", "_on_idle", "_on_left", "_outlet", "_overdue", "_task", "_watch",
-        "_workflow", "claim", "confirmed", "execution", "is_draining", "request", "version",
+        "_blobs", "_clock", "_fetching", "_history", "_left", "_on_idle", "_on_left", "_opener", "_outlet", "_overdue",
+        "_task", "_watch", "_workflow", "claim", "confirmed", "execution", "is_draining", "request", "version",
     )  # fmt: skip
 
     def __init__(
         self, workflow: AnyWorkflow, request: RunRequest, outlet: Callable[["Resident"], Outlet], *,
-        history: History, watch: IdleWatch, on_idle: Callable[["Resident", bool], None],
+        blobs: Blobs, history: History, watch: IdleWatch, on_idle: Callable[["Resident", bool], None],
         on_left: Callable[["Resident"], None], clock: Clock | None = None, overdue: Overdue | None = None,
+        opener: Opener | None = None,
     ) -> None:  # fmt: skip
         self._workflow = workflow
+        self._blobs = blobs
         self._history = history
         self._watch = watch
         self._on_idle = on_idle
         self._on_left = on_left
         self._clock = clock
         self._overdue = overdue
+        self._opener = opener
         self.execution: Execution | None = None
         self._fetching: asyncio.Future[None] | None = None
         self._task: asyncio.Future[None] | None = None
@@ -184,6 +189,8 @@ class Resident:
             attempt=request.attempt,
             nonce=claim.nonce,
             input=claimed.input if claimed else request.input,
+            blob=claimed.blob if claimed else request.blob,
+            blobs=self._blobs,
             options=claimed.options if claimed else request.options,
             labels=claimed.labels if claimed else request.labels,
             outlet=self._outlet,
@@ -192,6 +199,7 @@ class Resident:
             watch=self._watch,
             on_idle=partial(self._on_idle, self),
             overdue=self._overdue,
+            opener=self._opener,
         )
         self._spawn(self._host(self.execution))
 

@@ -215,4 +215,10 @@ class Results:
             watch.ask_at = self._loop.time() + SWEEP_SECONDS
             return
         if view.status.is_terminal:
-            self._settle(watch, Done(status=view.status, version=view.version, result=view.result, error=view.error))
+            self._settle(watch, _done(view))
+
+
+def _done(view: InstanceView) -> Done:
+    return Done(
+        status=view.status, version=view.version, result=view.result, blob=view.result_blob, error=view.error
+    )  # fmt: skip

@@ -12,10 +12,11 @@ import msgspec
 
 from runtara.infra.logs import logger
 from runtara.protocol.errors import InvalidTarget, Unavailable
-from runtara.protocol.messages import RegisterReply, RegisterRequest
+from runtara.protocol.messages import HostDefinitions, RegisterReply, RegisterRequest
 
 from .connection import Connection
 from .discovery import Code
+from .library import check_language
 from .resident import AnyWorkflow
 
 log = logger("worker")
@@ -28,6 +29,8 @@ class Role(Protocol):
 
     @property
     def kind(self) -> str: ...
+    @property
+    def hosts_definitions(self) -> bool: ...
 
     async def find_requests(self, connection: Connection, worker: str, code: Code) -> RegisterReply:
         """The consumers to pull from. Waits for the platform if it has to."""
@@ -35,23 +38,43 @@ class Role(Protocol):
 
 
 class Registrar:
-    """One of the pool's."""
+    """One of the pool's. `definitions`: it hosts every registered definition, too."""
 
     kind = "pool"
 
+    def __init__(self, *, definitions: bool = False) -> None:
+        self.hosts_definitions = definitions
+
     async def find_requests(self, connection: Connection, worker: str, code: Code) -> RegisterReply:
-        workflows = [one.registration(code_version=code.version, kind=self.kind) for one in code.workflows]
-        request = RegisterRequest(worker=worker, workflows=workflows)
         while True:
             try:
-                return await connection.call("register", request, RegisterReply)
+                return await self._register(connection, worker, code)
             except Unavailable as exc:
                 log.warning("registration_delayed", reason=str(exc))
                 await asyncio.sleep(RETRY_SECONDS)
 
+    async def _register(self, connection: Connection, worker: str, code: Code) -> RegisterReply:
+        workflows = [one.registration(code_version=code.version, kind=self.kind) for one in code.workflows]
+        request = RegisterRequest(worker=worker, workflows=workflows)
+        reply = await connection.call("register", request, RegisterReply)
+        if not self.hosts_definitions:
+            return reply
+        names = [workflow.workflow for workflow in workflows]
+        also = await connection.call("host_definitions", HostDefinitions(worker=worker, workflows=names), RegisterReply)
+        return RegisterReply(consumers={**reply.consumers, **also.consumers}, stream=reply.stream)
+
+
+def registrar(*, definitions: bool = False) -> Registrar:
+    """Raises `ExtraMissing` if definitions are to be hosted, and cannot be loaded here."""
+    if definitions:
+        check_language()
+    return Registrar(definitions=definitions)
+
 
 class Launched:
     """One that a runner of `kind` keeps. The consumers are there, by names that follow from what they are for."""
+
+    hosts_definitions = False
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

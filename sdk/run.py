@@ -1,4 +1,4 @@
-"""The entry point of a worker process: `python -m runtara.sdk.run TARGET…`, configured by `RUNTARA_*`.
+"""The entry point of a worker process: `python -m runtara.sdk.run [--registered] TARGET…`, configured by `RUNTARA_*`.
 
 It prints one `ready` line to stdout once it takes work (a supervisor is told over its link instead), logs to
 stderr, drains on SIGTERM and SIGINT. With `--check` it says what it would host, and exits. Exit codes: 0 drained, 2 a
@@ -23,12 +23,12 @@ from typing import Final, NoReturn
 from runtara.infra.lifetime import run_until_stopped
 from runtara.infra.logs import configure
 from runtara.infra.settings import Settings
-from runtara.protocol.errors import BadInput, InvalidTarget, Refused, Unavailable
+from runtara.protocol.errors import BadInput, ExtraMissing, InvalidTarget, Refused, Unavailable
 
 from . import check
 from .discovery import Code, load
 from .overdue import EXIT_OVERDUE
-from .roles import Launched, Registrar, Role, only
+from .roles import Launched, Role, only, registrar
 from .single import Single
 from .worker import Worker
 
@@ -41,6 +41,8 @@ LAST_RESORT_SECONDS: Final = 10.0  # beyond what leaving may take: a supervisor,
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker until it is told to stop; returns the exit code."""
     options = _parser().parse_args(arguments)
+    if not options.targets and not options.registered:
+        _parser().error("name a TARGET, or give --registered")
     prepared = prepare(options.targets)
     if prepared is None:
         return EXIT_USAGE
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         check.write(check.check(code))
         return 0
-    return host(settings, code, link=options.link)
+    return host(settings, code, link=options.link, definitions=options.registered)
 
 
 def prepare(targets: Sequence[str]) -> tuple[Settings, Code] | None:
@@ -66,11 +68,19 @@ def prepare(targets: Sequence[str]) -> tuple[Settings, Code] | None:
     return None
 
 
-def host(settings: Settings, code: Code, *, kind: str = "docker", link: int | None = None) -> int:
-    """Be a worker, or what a runner of `kind` launched for one instance; returns the exit code."""
+def host(
+    settings: Settings, code: Code, *, kind: str = "docker", link: int | None = None, definitions: bool = False
+) -> int:
+    """Be a worker (with `definitions`: of all registered ones, too), or what a runner of `kind` launched for one
+    instance; returns the exit code."""
     if settings.instance is not None and settings.attempt is not None:
         return asyncio.run(_run_one(settings, code, kind))
-    return asyncio.run(_run(settings, code, Launched(kind) if settings.workflow is not None else Registrar(), link))
+    try:
+        role = Launched(kind) if settings.workflow is not None else registrar(definitions=definitions)
+    except ExtraMissing as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return EXIT_USAGE
+    return asyncio.run(_run(settings, code, role, link))
 
 
 async def _run_one(settings: Settings, code: Code, kind: str) -> int:
@@ -133,7 +143,8 @@ def _end_now(code: int) -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m runtara.sdk.run", description="Host the workflows of TARGETs.")
-    parser.add_argument("targets", metavar="TARGET", nargs="+", help="module, module:name, or file.py")
+    parser.add_argument("targets", metavar="TARGET", nargs="*", help="module, module:name, file.py or flow.json")
+    parser.add_argument("--registered", action="store_true", help="host all JSON workflows that are registered, too")
     parser.add_argument(check.FLAG, action="store_true", help="import them, print what they host as JSON, and exit")
     parser.add_argument("--link", type=int, metavar="FD", help=argparse.SUPPRESS)
     return parser

@@ -22,6 +22,7 @@ from runtara.protocol.messages import (
     ScheduleView,
 )
 
+from .blobs import Blobs
 from .ports import Api
 from .starts import named_input
 from .workflow import Workflow
@@ -34,8 +35,9 @@ class Schedules:
     `nightly-20261122T030000Z` (UTC), with the label `schedule=nightly`: one for each time, whatever crashes.
     """
 
-    def __init__(self, api: Api, actor: str | None) -> None:
+    def __init__(self, api: Api, blobs: Blobs, actor: str | None) -> None:
         self._api = api
+        self._blobs = blobs
         self._actor = actor
 
     async def create(
@@ -62,9 +64,11 @@ class Schedules:
         Raises `InvalidSchedule`, `UnknownWorkflow`, `ScheduleConflict`, `InvalidInput`.
         """
         text, encoded = _input(workflow, input)
+        carried = await self._blobs.carried(encoded, key="input")
         definition = ScheduleDefinition(
             name=check_id(name, "schedule"), workflow=text, cron=cron, every_us=_interval(name, every),
-            timezone=timezone, input=encoded, labels=dict(labels or {}), overlap=overlap, catch_up=catch_up,
+            timezone=timezone, input=carried.text, blob=carried.blob, labels=dict(labels or {}), overlap=overlap,
+            catch_up=catch_up,
         )  # fmt: skip
         question = ScheduleCreateRequest(schedule=definition, paused=paused, replace=replace, actor=self._actor)
         return await self._api.call("schedule_create", question, ScheduleView)

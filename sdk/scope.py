@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 from runtara.protocol.errors import InvalidKey
 from runtara.protocol.ids import check_key, escape_key_part
 
+from .granted import Granted
 from .signature import StepSpec
 
 R = TypeVar("R")
@@ -22,6 +23,7 @@ class Host(Protocol):
     """What a frame's code may ask of its execution."""
 
     loop: asyncio.AbstractEventLoop
+    granted: Granted
 
     @property
     def context(self) -> object: ...

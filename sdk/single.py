@@ -25,11 +25,13 @@ from runtara.protocol.ids import new_token
 from runtara.protocol.limits import LEASE_SECONDS
 from runtara.protocol.messages import ClaimAnswer, Claimed, Control, Heartbeat, RunRequest, Superseded
 
+from .blobs import ApiDoor, Blobs
 from .claims import Claims, with_all_memos
 from .connection import Connection, connect_bus
 from .discovery import Code
 from .heartbeat import BEAT_SECONDS, Heartbeats, Pulse
 from .idle import IdleWatch
+from .openings import Openings
 from .outcomes import Outcomes
 from .outlet import Commits, JournalOutlet
 from .resident import Resident
@@ -84,6 +86,7 @@ class Single(Service):
         self._commits = Commits(self._connection)
         self._stack.push_async_callback(self._commits.close)
         self._outcomes = Outcomes(self._connection)
+        self._openings = Openings(self._connection)
         self._stack.push_async_callback(self._outcomes.close)
         await self._claims.open()
         await self._commits.open()
@@ -154,8 +157,9 @@ class Single(Service):
             tenant=self._connection.tenant, instance=self.instance, workflow=answer.workflow, attempt=answer.attempt
         )
         self._resident = Resident(
-            workflow, request, self._outlet, history=self._history, watch=self._idle_watch,
-            on_idle=lambda resident, idle: None, on_left=self._on_left,
+            workflow, request, self._outlet, blobs=Blobs(ApiDoor(self._connection, self.instance), patient=True),
+            history=self._history, watch=self._idle_watch, on_idle=lambda resident, idle: None, on_left=self._on_left,
+            opener=self._openings,
         )  # fmt: skip
         self._resident.begin(self._claim, at_once=False)
         self._resident.on_answer(answer)

@@ -18,6 +18,7 @@ from runtara.protocol.events import SleepStarted, WaitStarted
 from runtara.protocol.ids import check_id
 from runtara.protocol.records import Parked, Unparked
 
+from .blobs import Blobs
 from .gate import Gate
 from .memos import Memos, Open, Outcome, Waited
 from .operations import Operations
@@ -36,8 +37,11 @@ class Waits:
     """What a Context can wait for."""
 
     def __init__(
-        self, operations: Operations, *, gate: Gate, reports: Reports, memos: Memos, parks: Parks, fenced: Fenced,
+        self, operations: Operations, *, instance: str, gate: Gate, reports: Reports, memos: Memos, parks: Parks,
+        blobs: Blobs, fenced: Fenced,
     ) -> None:  # fmt: skip
+        self.instance = instance
+        self.blobs = blobs
         self._operations = operations
         self.keys = operations.keys
         self._gate = gate
@@ -81,9 +85,13 @@ class Waits:
         if outcome.outcome == "timeout":
             raise SignalTimeout(key=found, name=name)
         try:
-            return Codec(kind).decode(bytes(outcome.data), key=found)
+            return Codec(kind).decode(await self.text(outcome, found), key=found)
         except StateNotRepresentable as exc:
             raise InvalidInput(workflow=f"the wait for signal {name!r}", reason=exc.attributes["reason"]) from exc
+
+    def was_given_up(self, key: str) -> bool:
+        """Whether a wait under the author's `key` was begun and then given up: what it guarded came first."""
+        return self._memos.is_abandoned(FRAME.get().prefix + key)
 
     # how each begins
 
@@ -133,6 +141,10 @@ class Waits:
     async def begins(self) -> None:
         """Nothing is recorded of what is to be done or waited for."""
         await self._operations.begins(FRAME.get())
+
+    async def text(self, outcome: Waited, key: str) -> bytes:
+        """The JSON that a wait has ended with."""
+        return await self.blobs.text(outcome.carried, instance=self.instance, key=key)
 
     def _check(self, key: str, opened: Open | None, kind: type[Open]) -> None:
         if opened is not None and not isinstance(opened, kind):

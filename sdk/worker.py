@@ -30,20 +30,18 @@ from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import RuntaraError, Unavailable
 from runtara.protocol.ids import new_token
 from runtara.protocol.limits import LEASE_SECONDS
-from runtara.protocol.messages import (
-    Claimed,
-    Control,
-    Heartbeat,
-    RunRequest,
-)
+from runtara.protocol.messages import Claimed, Control, Heartbeat, RunRequest
 
+from .blobs import ApiDoor, Blobs
 from .claims import Claims, with_all_memos
 from .connection import Connection, connect_bus
 from .credentials import own_user
 from .discovery import Code
 from .heartbeat import BEAT_SECONDS, Heartbeats, Pulse, Residence
 from .idle import IdleWatch
+from .library import Library
 from .link import Link
+from .openings import Openings
 from .outcomes import Outcomes
 from .outlet import Commits, JournalOutlet
 from .overdue import Overdue
@@ -90,12 +88,10 @@ class Worker(Service):
         self._consumers: dict[str, str] = {}
         self._stream = ""
         self._pulse = Pulse()
-        self._draining = False
-        self._connected_at = 0.0
-        self._swept_at = 0.0
+        self._draining = self._has_abandoned = False
+        self._connected_at = self._swept_at = 0.0
         self._stalled_at = -STALL_SECONDS
         self.ignored = 0
-        self._has_abandoned = False
 
     @property
     def workflows(self) -> tuple[str, ...]:
@@ -134,6 +130,7 @@ class Worker(Service):
         self._commits = Commits(self._connection)
         self._stack.push_async_callback(self._commits.close)
         self._outcomes = Outcomes(self._connection)
+        self._openings, self._library = Openings(self._connection), Library(self._connection)
         self._stack.push_async_callback(self._outcomes.close)
         await self._claims.open()
         await self._commits.open()
@@ -144,7 +141,7 @@ class Worker(Service):
         self.spawn(self._sweep(), "sweep")
         self.spawn(self._claims.acknowledge(), "acknowledge")
         self._link.ready(self.id, self._workflows)
-        self._intakes = [self.spawn(self._intake(name), f"intake {name}", may_end=True) for name in self._workflows]
+        self._intakes = [self.spawn(self._intake(name), f"intake {name}", may_end=True) for name in self._consumers]
 
     async def drain(self) -> None:
         """Take nothing new, let steps in flight finish within the grace, suspend the rest, flush."""
@@ -235,7 +232,7 @@ class Worker(Service):
         free = min(self._settings.concurrency - self._active, self._settings.max_resident - len(self._residents))
         if free <= 0 or self._draining:
             return 0
-        return max(1, free // len(self._workflows))
+        return max(1, free // len(self._consumers))
 
     @property
     def _active(self) -> int:
@@ -277,38 +274,53 @@ class Worker(Service):
             log.error("run_request_unreadable", subject=msg.subject, reason=str(exc))
             await msg.term()
             return
+        version = request.options.definition
+        workflow = self._workflows.get(request.workflow) if version is None else self._library.known(request)
+        if workflow is None and version is not None and self._role.hosts_definitions:
+            self.spawn(self._take_loaded(request, msg), f"load {request.workflow}@{version}", may_end=True)
+        else:
+            await self._take_for(workflow, request, msg, is_fresh=msg.delivered == 1)
+
+    async def _take_loaded(self, request: RunRequest, msg: PulledMsg) -> None:
+        """In a task of its own: others need not wait. It may take so long that somebody else has the request, too."""
+        try:
+            workflow = await self._library.get(request)
+        except Unavailable:
+            await msg.nak()
+        else:
+            await self._take_for(workflow, request, msg, is_fresh=False)
+
+    async def _take_for(
+        self, workflow: AnyWorkflow | None, request: RunRequest, msg: PulledMsg, *, is_fresh: bool
+    ) -> None:
         key = (request.instance, request.attempt)
         if key in self._residents:
             if not self._claims.take_again(*key, msg):
                 await msg.ack()
-            return
-        workflow = self._workflows.get(request.workflow)
-        if workflow is None or request.tenant != self._connection.tenant:
+        elif workflow is None or request.tenant != self._connection.tenant:
             await msg.term()
         elif self._draining or self._active >= self._settings.concurrency:
             await msg.nak()
         else:
-            self._host(workflow, request, msg)
+            self._host(workflow, request, msg, is_fresh)
 
-    def _host(self, workflow: AnyWorkflow, request: RunRequest, msg: PulledMsg) -> None:
+    def _host(self, workflow: AnyWorkflow, request: RunRequest, msg: PulledMsg, is_fresh: bool) -> None:
         resident = Resident(
-            workflow, request, self._outlet, history=self._history, watch=self._idle_watch, on_idle=self._on_idle,
-            on_left=self._on_left, overdue=self._overdue,
+            workflow, request, self._outlet, blobs=Blobs(ApiDoor(self._connection, request.instance), patient=True),
+            history=self._history, watch=self._idle_watch, on_idle=self._on_idle, on_left=self._on_left,
+            overdue=self._overdue, opener=self._openings,
         )  # fmt: skip
         self._residents[resident.key] = resident
         self._make_room()
         self._link.hosts(request.instance, request.attempt)
         claim = self._claims.take(request.instance, request.attempt, msg, resident.on_answer)
-        resident.begin(claim, at_once=msg.delivered == 1 and not self._stood_still())
+        resident.begin(claim, at_once=is_fresh and not self._stood_still())
 
     def _outlet(self, resident: Resident) -> JournalOutlet:
+        partition = self._connection.partition(resident.request.instance)
         return JournalOutlet(
-            self._connection,
-            self._writer,
-            self._commits,
-            self._connection.partition(resident.request.instance),
-            lambda reason: resident.stop("superseded", reason),
-        )
+            self._connection, self._writer, self._commits, partition, lambda why: resident.stop("superseded", why)
+        )  # fmt: skip
 
     async def _history(self, claimed: Claimed) -> Claimed:
         return await with_all_memos(self._connection, claimed)

@@ -8,7 +8,7 @@ is `InvalidInput` naming what and where, before any user code runs.
 """
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
@@ -17,6 +17,7 @@ import msgspec
 import orjson
 from msgspec import Raw
 
+from runtara.protocol.connections import check_names
 from runtara.protocol.errors import InvalidInput
 from runtara.protocol.ids import check_id
 from runtara.protocol.limits import DEFAULT_RESTARTS
@@ -48,6 +49,7 @@ class Workflow(Generic[P, R]):
         durability: Durability | None = None,
         restarts: int = DEFAULT_RESTARTS,
         linger: timedelta | None = None,
+        connections: Collection[str] = (),
     ) -> None:
         self.fn = fn
         self.name = check_id(name or fn.__name__, "workflow")
@@ -58,6 +60,7 @@ class Workflow(Generic[P, R]):
             durability=durability,
             restarts=restarts,
             linger_us=None if linger is None else linger // _MICROSECOND,
+            connections=_names(connections),
         )
         self._context, self._parameters = _parameters(self.name, fn)
         self.__doc__ = fn.__doc__
@@ -143,6 +146,12 @@ class Workflow(Generic[P, R]):
         return Codec(annotations_of(self.fn, skip=(self._context,)).get("return", Any))
 
 
+def _names(connections: Collection[str]) -> tuple[str, ...]:
+    if isinstance(connections, str):
+        raise TypeError(f"connections are a tuple of names: connections=({connections!r},)")
+    return check_names(tuple(connections))
+
+
 def _default(value: object) -> object:
     """A field that is `value` unless given; msgspec itself copies or refuses mutable defaults."""
     return value if isinstance(value, _PLAIN) else msgspec.field(default_factory=partial(_same, value))
@@ -184,6 +193,7 @@ def workflow(
     durability: Durability | None = ...,
     restarts: int = ...,
     linger: timedelta | None = ...,
+    connections: Collection[str] = ...,
 ) -> _Decorator: ...
 def workflow(fn: Any = None, /, **options: Any) -> Any:
     """Make a function a workflow. Its first parameter is the context, the others are its input, by name.
@@ -194,6 +204,7 @@ def workflow(fn: Any = None, /, **options: Any) -> Any:
         durability: of its operations: `"journal"` or `"log"`; default: steps `"journal"`, checkpoints `"log"`.
         restarts: how many attempts in a row may be lost without a new key before it fails.
         linger: how long it stays in memory once it only waits.
+        connections: names of those that its code opens with `connection(name)`; no others are given to it.
     """
     if fn is None:
         return lambda function: Workflow(function, **options)

@@ -29,7 +29,7 @@ MAY_IMPORT: Final[dict[str, set[str] | None]] = {
     "engine": {"protocol", "infra", "projections"},
     "projections": {"protocol", "infra", "engine.lifecycle"},
     "runner": {"protocol", "infra", "sdk"},
-    "agents": {"protocol", "sdk"},
+    "agents": {"protocol", "infra", "sdk"},
     "dsl": {"protocol", "sdk", "agents"},
     "console": {"protocol", "infra", "sdk", "projections", "engine.lifecycle"},
     "examples": {"sdk", "agents"},

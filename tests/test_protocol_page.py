@@ -9,7 +9,7 @@ from typing import Final, get_args
 import msgspec
 import pytest
 
-from runtara.engine import api, schedule_verbs
+from runtara.engine import api, blob_verbs, schedule_verbs
 from runtara.infra import schema
 from runtara.infra.settings import Settings
 from runtara.protocol import errors, limits, messages
@@ -78,9 +78,11 @@ def test_every_message_of_the_wire_with_its_fields() -> None:
 
 def test_every_verb_and_the_status_words() -> None:
     verbs = {
-        verb for module in (api, schedule_verbs) for verb in re.findall(r'"(\w+)": self\._', inspect.getsource(module))
+        verb
+        for module in (api, blob_verbs, schedule_verbs)
+        for verb in re.findall(r'"(\w+)": self\._', inspect.getsource(module))
     }
-    assert len(verbs) == 23
+    assert len(verbs) == 34
     assert {names(row[0])[0] for row in rows("API")} == verbs
     assert {status.value for status in messages.Status} - set(names(SECTIONS["Events"])) == set()
 

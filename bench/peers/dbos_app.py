@@ -7,12 +7,14 @@ goes out, `{"id", "result"}`, the first of all being `{"version"}` once DBOS has
 """
 
 import asyncio
+import base64
 import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,20 @@ from dbos import DBOS, SetWorkflowID
 STATE = "x" * 90
 
 
+@lru_cache
+def filling(size: int, *, noise: bool) -> str:
+    return base64.b64encode(os.urandom(size * 3 // 4)).decode() if noise else "x" * size
+
+
 @DBOS.step()
 async def work(n: int) -> str:
     return STATE
 
 
 @DBOS.step()
-async def large(n: int, size: int) -> str:
-    return "x" * size
+async def large(n: int, size: int, noise: bool) -> str:
+    """A text that was never there before; as `noise`, one that hardly anything can compress."""
+    return f"{time.time_ns()} {filling(size, noise=noise)}"
 
 
 @DBOS.workflow()
@@ -50,11 +58,12 @@ async def sequential(steps: int) -> list[float]:
 
 
 @DBOS.workflow()
-async def large_states(count: int, size: int) -> list[float]:
+async def large_states(count: int, size: int, noise: bool) -> list[float]:
+    filling(size, noise=noise)  # made once, and not measured
     seconds = []
     for n in range(count):
         began = time.perf_counter()
-        await large(n, size)
+        await large(n, size, noise)
         seconds.append(time.perf_counter() - began)
     return seconds
 

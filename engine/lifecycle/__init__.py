@@ -16,7 +16,7 @@ from .keyset import UNKNOWN, KeySet, key_hash
 from .memos import OF_UNDOS, is_failure, recorded_keys, served, takes_key
 from .outbox import outbox_commands
 from .reports import position
-from .starting import start_unknown, with_registration
+from .starting import start_unknown, version_fault, with_registration
 from .state import Claim, State, Timer, Wait, needs_keys, with_keys
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "start_unknown",
     "takes_key",
     "unknown_key",
+    "version_fault",
     "with_keys",
     "with_registration",
 ]

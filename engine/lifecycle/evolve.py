@@ -11,6 +11,7 @@ from typing import assert_never
 from msgspec import Raw
 from msgspec.structs import replace
 
+from runtara.protocol.blobs import Blob
 from runtara.protocol.events import (
     AnyEvent,
     AttemptLost,
@@ -64,8 +65,10 @@ def evolve(state: State | None, event: AnyEvent) -> State:
     return _evolve(replace(state, version=state.version + 1), event)
 
 
-def input_digest(data: Raw) -> str:
+def input_digest(data: Raw, blob: Blob | None) -> str:
     """What a repeated start is compared by."""
+    if blob is not None:
+        return blob.hash
     return hashlib.blake2b(bytes(data), digest_size=16).hexdigest()
 
 
@@ -76,7 +79,7 @@ def _created(event: AnyEvent) -> State:
         version=1,
         workflow=event.workflow,
         options=event.options,
-        input_digest=input_digest(event.input),
+        input_digest=input_digest(event.input, event.blob),
         parent=event.parent,
         external=event.origin == "registered",
         keys=NONE,

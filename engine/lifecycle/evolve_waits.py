@@ -52,7 +52,7 @@ def evolve_cause(state: State, event: TimerFired | SignalReceived | ChildComplet
         case TimerFired():
             return _timer_fired(state, event)
         case SignalReceived():
-            signal = PendingSignal(version=state.version, data=event.data.copy())
+            signal = PendingSignal(version=state.version, data=event.data.copy(), blob=event.blob)
             queue = (*state.pending.get(event.name, ()), signal)
             return replace(state, pending={**state.pending, event.name: queue})
         case ChildCompleted() | ChildFailed():
@@ -146,7 +146,7 @@ def _resolved(state: State, key: str, event: WaitResolved) -> State:
         return state
     signal: PendingSignal | None = None
     if event.signal is not None and wait.name is not None:
-        signal = PendingSignal(version=event.signal, data=event.data.copy())
+        signal = PendingSignal(version=event.signal, data=event.data.copy(), blob=event.blob)
         state = _taken(state, wait.name, event.signal)
     state = closed(state, key)
     told = Resolution(version=state.version, kind=wait.kind, due_us=wait.due_us, name=wait.name, signal=signal)

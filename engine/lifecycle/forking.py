@@ -16,10 +16,12 @@ Invariants: copies have no effect but to answer their keys; no answer is taken o
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Literal
 
 import msgspec
 from msgspec import Raw
 
+from runtara.protocol.blobs import Carried
 from runtara.protocol.errors import BadInput, HistoryTooLarge, Malformed, StartConflict, UnknownKey
 from runtara.protocol.events import (
     AnyEvent,
@@ -66,7 +68,12 @@ def fork(state: State | None, record: Fork) -> Decision:
     if fault is not None:
         return refused(fault)
     created = InstanceCreated(
-        workflow=record.workflow, input=record.input, options=record.options, labels=record.labels, origin="fork"
+        workflow=record.workflow,
+        input=record.input,
+        blob=record.blob,
+        options=record.options,
+        labels=record.labels,
+        origin="fork",
     )
     forked = InstanceForked(
         source=record.source,
@@ -87,12 +94,14 @@ def _copy(memo: Copied) -> AnyEvent:
 
 
 def fork_record(
-    tenant: str, source: str, *, state: State, log: Iterable[tuple[int, AnyEvent]], input: Raw, labels: dict[str, str],
-    hash: bytes, request: ForkRequest,
+    tenant: str, source: str, *, state: State, log: Iterable[tuple[int, AnyEvent]], input: Carried,
+    labels: dict[str, str], hash: bytes, request: ForkRequest,
 ) -> Fork:  # fmt: skip
     """What `request` asks of `source`, as the record that its fork is created from. `log`: see `copies`; `hash`: of the
     last event. Raises as `copies` does."""
-    input_replaced = bytes(request.input) != bytes(NO_DATA)
+    input_replaced = request.blob is not None or bytes(request.input) != bytes(NO_DATA)
+    given = Carried(request.input, request.blob) if input_replaced else input
+    edits = {key: Carried(value, request.set_blobs.get(key)) for key, value in request.set.items()}
     return Fork(
         id=request.id,
         instance=request.instance,
@@ -101,16 +110,17 @@ def fork_record(
         actor=request.actor,
         tenant=tenant,
         workflow=state.workflow,
-        input=request.input if input_replaced else input,
-        options=state.options,
+        input=given.text,
+        blob=given.blob,
+        options=msgspec.structs.replace(state.options, definition=None) if request.latest else state.options,
         labels=labels if request.labels is None else request.labels,
         source=source,
         version=state.version,
         source_hash=hash.hex(),
         at_key=request.at_key,
-        edits=tuple(sorted(request.set)),
+        edits=tuple(sorted(edits)),
         input_replaced=input_replaced,
-        memos=copies(source, state, log, at_key=request.at_key, edits=request.set),
+        memos=copies(source, state, log, at_key=request.at_key, edits=edits),
     )
 
 
@@ -126,7 +136,12 @@ def fork_frame(record: Fork) -> bytes:
 
 
 def copies(
-    instance: str, state: State, log: Iterable[tuple[int, AnyEvent]], *, at_key: str | None, edits: Mapping[str, Raw]
+    instance: str,
+    state: State,
+    log: Iterable[tuple[int, AnyEvent]],
+    *,
+    at_key: str | None,
+    edits: Mapping[str, Carried],
 ) -> tuple[Copied, ...]:
     """What a fork of `instance` takes over from `log`, its events with a key in order; `edits`: answers given by hand.
 
@@ -218,17 +233,18 @@ def _copied(version: int, event: AnyEvent) -> tuple[int, Copied]:
     return version, Copied(key=event.key or "", type=type(event).__name__, data=Raw(encode_data(event)))
 
 
-def _edited(key: str, value: Raw, events: Log) -> list[tuple[int, Copied]]:
+def _edited(key: str, value: Carried, events: Log) -> list[tuple[int, Copied]]:
     """The answer `value` under `key`, of the kind that the source asked for: the last event says which."""
     version = events[0][0]
     match _asked(event for _, event in events):
         case WaitStarted() | ChildRequested() as wait:
-            outcome = WaitResolved(key=key, outcome="signal" if isinstance(wait, WaitStarted) else "child", data=value)
+            kind: Literal["signal", "child"] = "signal" if isinstance(wait, WaitStarted) else "child"
+            outcome = WaitResolved(key=key, outcome=kind, data=value.text, blob=value.blob)
             return [_copied(version, wait), _copied(version, outcome)]
         case CheckpointSaved() as saved:
             return [_copied(version, CheckpointSaved(key=key, data=_with_value(key, saved.data, value)))]
         case StepFailed() as failed:
-            step = {"kind": Raw(b'"step"'), "value": value}
+            step = {"kind": Raw(b'"step"'), **_named(value)}
             digest = failed.error.attributes.get("digest")  # of its arguments, as the SDK keeps it beside a failure
             if isinstance(digest, str) and digest:
                 step["args"] = Raw(msgspec.json.encode(digest))
@@ -249,16 +265,24 @@ def _asked(events: Iterable[AnyEvent]) -> AnyEvent | None:
     return kinds[min(kinds)] if kinds else None
 
 
-def _with_value(key: str, data: Raw, value: Raw) -> Raw:
+def _with_value(key: str, data: Raw, value: Carried) -> Raw:
     try:
         fields = msgspec.json.decode(data, type=dict[str, Raw])
     except msgspec.MsgspecError as exc:
         raise BadInput(reason=f"the key {key!r} was not recorded by a step or a checkpoint") from exc
-    return Raw(msgspec.json.encode({**fields, "value": value}))
+    rest = {name: field for name, field in fields.items() if name not in ("value", "blob")}
+    return Raw(msgspec.json.encode({**rest, **_named(value)}))
+
+
+def _named(value: Carried) -> dict[str, Raw]:
+    """As it stands in the outcome of a step or a checkpoint."""
+    if value.blob is None:
+        return {"value": value.text}
+    return {"blob": Raw(msgspec.json.encode(value.blob))}
 
 
 def _inherited(
-    undos: Log, answered: list[int], first: Mapping[str, int], edits: Mapping[str, Raw]
+    undos: Log, answered: list[int], first: Mapping[str, int], edits: Mapping[str, Carried]
 ) -> list[tuple[int, Copied]]:
     """Of the compensations registered before the place where the fork begins, those that stay the source's."""
     last = max(answered, default=0)

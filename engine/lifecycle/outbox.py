@@ -53,8 +53,10 @@ def _start(event: ChildRequested, after: State, tenant: str, instance: str) -> S
         tenant=tenant,
         workflow=request.workflow,
         input=request.input,
+        blob=request.blob,
         options=request.options,
         labels=request.labels,
+        version=request.version,
         parent=Parent(instance=instance, key=event.key or "", depth=after.parent.depth + 1 if after.parent else 1),
     )
 
@@ -84,7 +86,7 @@ def _tell(parent: Parent, event: End, after: State, tenant: str, instance: str) 
     )
     match event:
         case InstanceCompleted():
-            return replace(told, status="completed", result=event.result)
+            return replace(told, status="completed", result=event.result, blob=event.blob)
         case InstanceFailed():
             return replace(told, status="failed", error=event.error)
         case InstanceCancelled():

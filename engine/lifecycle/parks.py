@@ -81,7 +81,7 @@ def hand_over(draft: Draft, name: str) -> str | None:
 
 
 def _give(draft: Draft, key: str, signal: PendingSignal) -> None:
-    draft.emit(WaitResolved(key=key, outcome="signal", signal=signal.version, data=signal.data))
+    draft.emit(WaitResolved(key=key, outcome="signal", signal=signal.version, data=signal.data, blob=signal.blob))
 
 
 def _park(draft: Draft, record: Parked) -> RuntaraError | None:

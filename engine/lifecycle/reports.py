@@ -107,7 +107,7 @@ def custom(state: State, record: Custom, now: int) -> Decision:
         fault = Malformed(reason="the event's name is empty, too long or has control characters")
     if fault is not None:
         return end_attempt(state, record, now, fault)
-    return Decision(events=(CustomEvent(key=record.key, name=record.name, data=record.data),))
+    return Decision(events=(CustomEvent(key=record.key, name=record.name, data=record.data, blob=record.blob),))
 
 
 def compensating(state: State, record: Compensating, now: int) -> Decision:
@@ -122,7 +122,7 @@ def ended(state: State, record: Completed | Failed | Cancelled) -> Decision:
     event: AnyEvent
     match record:
         case Completed():
-            event = InstanceCompleted(result=record.result)
+            event = InstanceCompleted(result=record.result, blob=record.blob)
         case Failed():
             event = InstanceFailed(error=clean(record.error))
         case Cancelled():
@@ -138,7 +138,7 @@ def continued(state: State, record: Continued, now: int) -> Decision:
         obey_cancel(draft)
         return draft.decision()
     paused = state.pause
-    draft.emit(InstanceContinued(input=record.input))
+    draft.emit(InstanceContinued(input=record.input, blob=record.blob))
     if paused:
         draft.emit(InstancePaused())
     else:

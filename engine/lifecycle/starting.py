@@ -5,7 +5,14 @@ Invariants: an id names one workflow with one input for one parent; the same aga
 
 from msgspec.structs import replace
 
-from runtara.protocol.errors import ChildTooDeep, IllegalTransition, Malformed, RuntaraError, StartConflict
+from runtara.protocol.errors import (
+    ChildTooDeep,
+    DefinitionNotFound,
+    IllegalTransition,
+    Malformed,
+    RuntaraError,
+    StartConflict,
+)
 from runtara.protocol.events import InstanceCreated, InstanceFailed, InstanceQueued
 from runtara.protocol.ids import is_id
 from runtara.protocol.labels import label_fault
@@ -33,6 +40,7 @@ def start(state: State | None, record: Start) -> Decision:
     created = InstanceCreated(
         workflow=record.workflow,
         input=record.input,
+        blob=record.blob,
         options=record.options or Options(),
         labels=record.labels,
         parent=record.parent,
@@ -54,6 +62,7 @@ def start_unknown(state: State | None, record: Start | Fork, error: RuntaraError
     created = InstanceCreated(
         workflow=record.workflow,
         input=record.input,
+        blob=record.blob,
         options=record.options or Options(),
         labels=record.labels,
         parent=record.parent,
@@ -64,10 +73,35 @@ def start_unknown(state: State | None, record: Start | Fork, error: RuntaraError
 def with_registration(record: Start | Fork, kind: str, registered: Options) -> Start | Fork:
     """The record with the options that the log keeps.
 
-    Whoever starts or forks may choose much, but not what runs it: kind and image, with its limits, are those that the
-    workflow is registered with now.
+    Whoever starts or forks may choose much, but not what runs it, nor what that may open: kind, image with its limits,
+    and connections are those that the workflow is registered with now. Of its definition the last version is taken,
+    unless an earlier one is asked for, or is the source's.
     """
-    return replace(record, options=replace(record.options or registered, runner=kind, image=registered.image))
+    definition = _asked_version(record) or registered.definition if registered.definition is not None else None
+    options = record.options or registered
+    if record.options is None and definition != registered.definition:
+        options = Options(restarts=registered.restarts)  # the others are those of the last version
+    options = replace(
+        options, runner=kind, image=registered.image, connections=registered.connections, definition=definition
+    )
+    return replace(record, options=options)
+
+
+def version_fault(record: Start | Fork, registered: Options) -> RuntaraError | None:
+    """Why the version that is asked for cannot be taken. (One that was deleted still has its number.)"""
+    version, last = _asked_version(record), registered.definition
+    if version is None or (last is not None and 1 <= version <= last):
+        return None
+    if isinstance(record, Fork) and last is None:
+        return None  # its workflow is code now
+    hint = "it is code of a worker" if last is None else f"the last version is {last}"
+    return DefinitionNotFound(definition=f"{record.workflow}@{version}", hint=hint)
+
+
+def _asked_version(record: Start | Fork) -> int | None:
+    if isinstance(record, Start):
+        return record.version
+    return record.options.definition if record.options is not None else None
 
 
 def registered(state: State | None, record: Registered, now: int, source: Source) -> Decision:
@@ -98,7 +132,8 @@ def _create(record: Registered, source: Source) -> Decision:
     created = InstanceCreated(
         workflow=record.workflow,
         input=record.input,
-        options=replace(record.options or Options(), runner=EXTERNAL),
+        blob=record.blob,
+        options=replace(record.options or Options(), runner=EXTERNAL, image=None, connections=(), definition=None),
         labels=record.labels,
         origin="registered",
     )
@@ -109,7 +144,7 @@ def _is_same(state: State, record: Start) -> bool:
     return (
         state.workflow == record.workflow
         and state.parent == record.parent
-        and state.input_digest == input_digest(record.input)
+        and state.input_digest == input_digest(record.input, record.blob)
     )
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
+from runtara.protocol.blobs import Blob
 from runtara.protocol.messages import Status
 from runtara.protocol.records import Options, Parent
 
@@ -78,6 +79,7 @@ class PendingSignal(_Part, frozen=True, kw_only=True):
 
     version: int
     data: Raw
+    blob: Blob | None = None
 
 
 class Resolution(_Part, frozen=True, kw_only=True):

@@ -52,7 +52,7 @@ def signal(state: State, record: Signal, now: int) -> Decision:
     if oldest_wait(state, record.name) is None and _is_full(state, len(bytes(record.data))):
         return refused(TooManySignals(instance=record.instance, limit=MAX_PENDING_SIGNALS))
     draft = Draft(state, record.instance, now)
-    draft.emit(SignalReceived(name=record.name, data=record.data))
+    draft.emit(SignalReceived(name=record.name, data=record.data, blob=record.blob))
     _wake(draft, hand_over(draft, record.name), "signal")
     return draft.decision()
 
@@ -72,14 +72,14 @@ def end_child(draft: Draft, key: str, outcome: ChildDone) -> str | None:
     """Record a child's end; the key of the wait it resolved, if that is still open."""
     error: WireError | None = None
     if outcome.status == "completed":
-        draft.emit(ChildCompleted(key=key, child=outcome.child, result=outcome.result))
+        draft.emit(ChildCompleted(key=key, child=outcome.child, result=outcome.result, blob=outcome.blob))
     else:
         error = clean(outcome.error or _silent(outcome))
         draft.emit(ChildFailed(key=key, child=outcome.child, status=outcome.status, error=error))
     wait = draft.state.waits.get(key)
     if wait is None or wait.kind != "child":
         return None
-    draft.emit(WaitResolved(key=key, outcome="child", data=outcome.result, error=error))
+    draft.emit(WaitResolved(key=key, outcome="child", data=outcome.result, blob=outcome.blob, error=error))
     return key
 
 

@@ -5,6 +5,7 @@ engine does, because it is the same code. Left out is what only several processe
 leases, commits that fail.
 """
 
+from .blobs import MemoryBlobs
 from .bus import MemoryBus
 from .clock import VirtualClock, VirtualTimer
 from .engine import Answer, Ended, MemoryEngine, Out, RunDue, ToWorker
@@ -13,6 +14,7 @@ from .rows import Row, done_of, memos, view
 __all__ = [
     "Answer",
     "Ended",
+    "MemoryBlobs",
     "MemoryBus",
     "MemoryEngine",
     "Out",

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from runtara.protocol.errors import RuntaraError, UnknownWorkflow
-from runtara.protocol.events import AnyEvent, AttemptLost, InstanceCreated
+from runtara.protocol.events import AnyEvent, AttemptLost, InstanceCreated, blob_named
 from runtara.protocol.messages import (
     ClaimAnswer,
     CommandAnswer,
@@ -54,8 +54,10 @@ from ..lifecycle import (
     effects,
     outbox_commands,
     start_unknown,
+    version_fault,
     with_registration,
 )
+from .blobs import MemoryBlobs
 from .clock import VirtualClock
 from .control import control_messages
 from .rows import Row, claimed, done_of, run_request
@@ -117,6 +119,7 @@ class MemoryEngine:
 
     def __init__(self, clock: VirtualClock) -> None:
         self.clock = clock
+        self.blobs = MemoryBlobs(clock)
         self.journal: list[Entry] = []
         self.rows: dict[Id, Row] = {}
         self.workflows: dict[Id, WorkflowRegistered] = {}
@@ -258,7 +261,7 @@ class MemoryEngine:
             close = get_close_matches(record.workflow, names, n=3)
             hint = f" (did you mean {', '.join(map(repr, close))}?)" if close else ""
             return record, UnknownWorkflow(workflow=record.workflow, hint=hint)
-        return with_registration(record, known.kind, known.options), None
+        return with_registration(record, known.kind, known.options), version_fault(record, known.options)
 
     def _refuse_child(self, tenant: str, start: Start, error: RuntaraError) -> None:
         assert start.parent is not None
@@ -332,6 +335,9 @@ class MemoryEngine:
         actor = record.actor if isinstance(record, Command) else None
         row.append(event, at_us=now, offset=self._offset, actor=actor)
         self._offset += 1
+        blob = blob_named(event)
+        if blob is not None:
+            self.blobs.uses.add((tenant, row.instance, blob.hash))
         for command in outbox_commands(before, event, row.state, tenant, row.instance):
             self.append(ENGINE, command)  # type: ignore[arg-type]  # commands and child_done are among the records
         self._tell_loss(row, before, event, record)

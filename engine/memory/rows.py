@@ -5,6 +5,7 @@ Invariant: a row is a function of its events, and is only ever appended to.
 
 from msgspec import Raw
 
+from runtara.protocol.blobs import Blob
 from runtara.protocol.errors import WireError, WorkflowCancelled
 from runtara.protocol.events import (
     MEMO_TYPES,
@@ -36,9 +37,11 @@ class Row:
         self.log: list[tuple[int, AnyEvent]] = []
         self.events: list[EventView] = []
         self.input = created.input
+        self.input_blob = created.blob
         self.labels = created.labels
         self.parent: Parent | None = created.parent
         self.result: Raw | None = None
+        self.result_blob: Blob | None = None
         self.error: WireError | None = None
         self.progress: tuple[int, int | None] | None = None
         self.created_at = self.updated_at = at_us
@@ -67,14 +70,14 @@ class Row:
     def _keep_outcome(self, event: AnyEvent) -> None:
         match event:
             case InstanceCompleted():
-                self.result = event.result
+                self.result, self.result_blob = event.result, event.blob
             case InstanceFailed():
                 self.error = event.error
             case InstanceCancelled():
                 reason = f": {event.reason}" if event.reason else ""
                 self.error = WorkflowCancelled(instance=self.instance, reason=reason).to_wire()
             case InstanceContinued():
-                self.input = event.input
+                self.input, self.input_blob = event.input, event.blob
             case InstanceRetried():
                 self.error = None
             case ProgressReported():
@@ -116,7 +119,9 @@ def view(row: Row, *, whole: bool = True) -> InstanceView:
         updated_at=row.updated_at,
         wake_at=_wake_at(state),
         input=row.input if whole else NO_DATA,
+        input_blob=row.input_blob if whole else None,
         result=row.result if whole and row.result is not None else NO_DATA,
+        result_blob=row.result_blob if whole else None,
         error=row.error,
         parent=row.parent,
         worker=state.claim.worker if state.claim is not None else None,
@@ -152,6 +157,7 @@ def run_request(row: Row) -> RunRequest:
         attempt=state.attempt,
         first=state.is_fresh,
         input=row.input,
+        blob=row.input_blob,
         options=state.options,
         labels=row.labels,
     )
@@ -160,7 +166,9 @@ def run_request(row: Row) -> RunRequest:
 def done_of(row: Row) -> Done:
     """How it ended."""
     result = row.result if row.result is not None else NO_DATA
-    return Done(status=row.state.status, version=row.state.version, result=result, error=row.error)
+    return Done(
+        status=row.state.status, version=row.state.version, result=result, blob=row.result_blob, error=row.error
+    )
 
 
 def claimed(row: Row, claim: Claim, now_us: int) -> Claimed:
@@ -174,6 +182,7 @@ def claimed(row: Row, claim: Claim, now_us: int) -> Claimed:
         now_us=now_us,
         workflow=state.workflow,
         input=Raw(row.input),
+        blob=row.input_blob,
         options=state.options,
         labels=row.labels,
         memos=memos(row, up_to=claim.version),

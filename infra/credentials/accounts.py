@@ -18,11 +18,11 @@ from .kinds import queue_subjects
 PULL_IDLE_NS: Final = 30 * 1_000_000_000  # a pull expires after 2 s; its way back is forgotten when idle for this long
 
 
-def system_body(signing_key: str) -> AccountBody:
-    return AccountBody(limits=Limits(), signing_keys=[signing_key])
+def system_body(signing_keys: list[str]) -> AccountBody:
+    return AccountBody(limits=Limits(), signing_keys=signing_keys)
 
 
-def platform_body(deployment: str, signing_key: str) -> AccountBody:
+def platform_body(deployment: str, signing_keys: list[str]) -> AccountBody:
     """Anybody may import what is exported; but only we make accounts, and imports are part of them."""
     d, names = deployment, Subjects(deployment)
     pull, ack = queue_subjects(names, "*")
@@ -36,7 +36,7 @@ def platform_body(deployment: str, signing_key: str) -> AccountBody:
     streams = [f"{d}.control.*.*", f"{d}.done.*.*", f"{d}.committed.*", "_INBOX.>"]
     return AccountBody(
         limits=Limits(mem_storage=UNLIMITED, disk_storage=UNLIMITED, streams=UNLIMITED, consumer=UNLIMITED),
-        signing_keys=[signing_key],
+        signing_keys=signing_keys,
         exports=[
             *(Export(name=subject, subject=subject, type="service") for subject in services),
             Export(
@@ -53,7 +53,7 @@ def tenant_body(
     tenant: str,
     *,
     platform: str,
-    signing_key: str,
+    signing_keys: list[str],
     consumers: Iterable[str],
     revocations: Mapping[str, int],
 ) -> AccountBody:
@@ -70,7 +70,7 @@ def tenant_body(
     streams = [f"{d}.control.{tenant}.*", f"{d}.done.{tenant}.*", f"{d}.committed.*", f"_INBOX.{tenant}.>"]
     return AccountBody(
         limits=Limits(),
-        signing_keys=[signing_key],
+        signing_keys=signing_keys,
         imports=[
             *(Import(name=s, subject=s, account=platform, type="service", local_subject=s) for s in services),
             *(Import(name=s, subject=s, account=platform, type="stream", local_subject=s) for s in streams),

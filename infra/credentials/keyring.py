@@ -1,12 +1,12 @@
 """A deployment's keys: the one file from which everything that the platform signs can be signed.
 
-It holds the operator's signing key, which signs accounts, and a secret from which each account's keys are derived; so
-any engine that has the file knows every account without asking, and makes it again where it was lost. The operator's
-own (identity) key signs nothing but the operator's JWT, once: it lies in a file of its own that nobody reads, and may
-be taken away to a safe place.
+It holds the operator's signing key, which signs accounts; a secret from which each account's own key is derived; and
+the generations of secrets from which the keys are derived that sign users. So any engine that has the file knows every
+account without asking, and makes it again where it was lost. The operator's own (identity) key signs nothing but the
+operator's JWT: it lies in a file of its own that is needed for `rotation` only, and may be taken away to a safe place.
 
-Invariants: both files are 0600; what was drawn once stays; a user's JWT is signed by its account's signing key, never
-by the account itself (the operator's JWT says so, and the server holds to it).
+Invariants: both files are 0600; which accounts there are never changes; a user's JWT is signed by its account's
+signing key, never by the account itself (the operator's JWT says so, and the server holds to it).
 """
 
 import json
@@ -24,39 +24,58 @@ from runtara.protocol.errors import InvalidSetting
 from ..private_files import write_private
 from .accounts import platform_body, system_body, tenant_body
 from .files import Credential
-from .jwt import AccountBody, OperatorBody, signed
+from .generations import Generation, current, good
+from .jwt import AccountBody, Claims, OperatorBody, signed
 from .keys import Key, Role
 from .kinds import LIFE_SECONDS, NO_TENANT, Holder, user_body
 
 FILE: Final = "keys.json"
 OPERATOR_FILE: Final = "operator.nk"
 CONFIGURATION_FILE: Final = "operator.conf"
-_SECRET_BYTES: Final = 32
+SECRET_BYTES: Final = 32
+_OF_SYSTEM: Final = ("system signing",)
 
 
-class _Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """What the file holds."""
+class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the file holds. `next_…`: of the operator, drawn and not used yet. Without `generations` there is one, with
+    `secret`."""
 
     operator_jwt: str
     signing_seed: str
     secret: str
+    generations: list[Generation] = []
+    next_signing_seed: str | None = None
+    next_operator_jwt: str | None = None
+
+    def write(self, folder: Path) -> None:
+        write_private(folder / FILE, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "Kept":
+        """From `path`, or from the file of the usual name in that folder. Raises `InvalidSetting`."""
+        file = path / FILE if path.is_dir() else path
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=cls)
+        except (OSError, msgspec.MsgspecError) as exc:
+            raise InvalidSetting(name="nats_keys", value=str(path), reason=f"it cannot be read: {exc}") from exc
 
 
 class KeyRing:
     """Signs for one operator, whose servers may hold any number of deployments."""
 
-    def __init__(self, kept: _Kept) -> None:
+    def __init__(self, kept: Kept) -> None:
         self._signing = Key.read(kept.signing_seed, what="nats_keys")
         self._secret = bytes.fromhex(kept.secret)
+        self._generations = kept.generations or [Generation(secret=kept.secret)]
         self.operator_jwt = kept.operator_jwt
 
     @classmethod
     def load(cls, path: Path) -> "KeyRing":
         """From `path`, or from the file of the usual name in that folder. Raises `InvalidSetting`."""
-        file = path / FILE if path.is_dir() else path
+        kept = Kept.read(path)
         try:
-            return cls(msgspec.json.decode(file.read_bytes(), type=_Kept))
-        except (OSError, ValueError, msgspec.MsgspecError) as exc:
+            return cls(kept)
+        except ValueError as exc:
             raise InvalidSetting(name="nats_keys", value=str(path), reason=f"it cannot be read: {exc}") from exc
 
     @classmethod
@@ -72,12 +91,11 @@ class KeyRing:
         if (folder / FILE).exists():
             raise InvalidSetting(name="nats_keys", value=str(folder), reason="there are keys already; they are kept")
         operator, signing = Key.new(Role.OPERATOR), Key.new(Role.OPERATOR)
-        secret = secrets.token_bytes(_SECRET_BYTES)
-        body = OperatorBody(signing_keys=[signing.public], system_account=_system_key(secret).public)
-        jwt = signed(operator, subject=operator.public, name="runtara", body=body, issued_at=_now())
-        kept = _Kept(operator_jwt=jwt, signing_seed=signing.seed, secret=secret.hex())
+        secret = secrets.token_bytes(SECRET_BYTES)
+        jwt = operator_jwt(operator, [signing.public], _system_key(secret).public)
+        kept = Kept(operator_jwt=jwt, signing_seed=signing.seed, secret=secret.hex())
         write_private(folder / OPERATOR_FILE, f"{operator.seed}\n".encode())
-        write_private(folder / FILE, msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n")
+        kept.write(folder)
 
     # accounts
 
@@ -93,14 +111,28 @@ class KeyRing:
 
     def tenant_signing_key(self, deployment: str, tenant: str) -> str:
         """The public half of what signs the users of a tenant."""
-        return self._key("tenant signing", deployment, tenant).public
+        return self._signing_key(*_of_tenant(deployment, tenant)).public
+
+    def tenant_signing_keys(self, deployment: str, tenant: str) -> list[str]:
+        """All that may have signed such users, or will."""
+        return self._signing_keys(*_of_tenant(deployment, tenant))
+
+    @property
+    def operator_signing_key(self) -> str:
+        """The public half of what signs accounts."""
+        return self._signing.public
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """What all accounts have in common: another one, and all have to be told anew."""
+        return (self._signing.public, *self._signing_keys(*_OF_SYSTEM))
 
     def system_jwt(self) -> str:
-        body = system_body(self._key("system signing").public)
+        body = system_body(self._signing_keys(*_OF_SYSTEM))
         return self._account_jwt(self.system_account, "runtara system", body)
 
     def platform_jwt(self, deployment: str) -> str:
-        body = platform_body(deployment, self._key("platform signing", deployment).public)
+        body = platform_body(deployment, self._signing_keys(*_of_platform(deployment)))
         return self._account_jwt(self.platform_account(deployment), f"{deployment} platform", body)
 
     def tenant_jwt(self, deployment: str, tenant: str, *, consumers: list[str], revocations: dict[str, int]) -> str:
@@ -108,20 +140,25 @@ class KeyRing:
             deployment,
             tenant,
             platform=self.platform_account(deployment),
-            signing_key=self.tenant_signing_key(deployment, tenant),
+            signing_keys=self.tenant_signing_keys(deployment, tenant),
             consumers=consumers,
             revocations=revocations,
         )
         return self._account_jwt(self.tenant_account(deployment, tenant), f"{deployment} tenant {tenant}", body)
 
+    def signed_anew(self, claims: Claims) -> str:
+        """The same account, signed by the key that signs now."""
+        assert isinstance(claims.nats, AccountBody)
+        return self._account_jwt(claims.sub, claims.name, claims.nats)
+
     # users
 
     def user_jwt(self, holder: Holder, public_key: str, *, life: float) -> str:
         """A JWT for the user with this public key, good for `life` seconds."""
-        account, signing = self._home_of(holder)
+        account, signers = self._home_of(holder)
         now = _now()
         return signed(
-            signing,
+            self._signing_key(*signers),
             subject=public_key,
             name=" ".join(filter(None, (holder.kind, holder.tenant, holder.user))),
             body=user_body(holder, account),
@@ -137,7 +174,7 @@ class KeyRing:
 
     def issuers(self, holder: Holder) -> list[str]:
         """Public keys that may have signed a JWT of such a user."""
-        return [self._home_of(holder)[1].public]
+        return self._signing_keys(*self._home_of(holder)[1])
 
     # the server
 
@@ -150,22 +187,46 @@ resolver: {{ type: full, dir: {json.dumps(str(resolver))}, allow_delete: false, 
 resolver_preload: {{ {self.system_account}: {self.system_jwt()} }}
 """
 
-    def _home_of(self, holder: Holder) -> tuple[str, Key]:
-        """The account (public key) that such a user is in, and what signs its users."""
+    def _home_of(self, holder: Holder) -> tuple[str, tuple[str, ...]]:
+        """The account (public key) that such a user is in, and the name of what signs its users."""
+        deployment, tenant = holder.deployment, holder.tenant
         match holder.kind:
             case Kind.SYSTEM:
-                return self.system_account, self._key("system signing")
+                return self.system_account, _OF_SYSTEM
             case Kind.ENGINE | Kind.ANSWERING | Kind.OPERATOR:
-                return self.platform_account(holder.deployment), self._key("platform signing", holder.deployment)
+                return self.platform_account(deployment), _of_platform(deployment)
             case _:
-                account = self.tenant_account(holder.deployment, holder.tenant)
-                return account, self._key("tenant signing", holder.deployment, holder.tenant)
+                return self.tenant_account(deployment, tenant), _of_tenant(deployment, tenant)
+
+    def _signing_key(self, *name: str) -> Key:
+        return _derived(current(self._generations, time.time()), *name)
+
+    def _signing_keys(self, *name: str) -> list[str]:
+        return [_derived(generation, *name).public for generation in good(self._generations, time.time())]
 
     def _account_jwt(self, account: str, name: str, body: AccountBody) -> str:
         return signed(self._signing, subject=account, name=name, body=body, issued_at=_now())
 
     def _key(self, *parts: str) -> Key:
         return Key.derived(Role.ACCOUNT, self._secret, *parts)
+
+
+def operator_jwt(operator: Key, signing_keys: list[str], system_account: str) -> str:
+    """What servers trust; signed by the operator's own key."""
+    body = OperatorBody(signing_keys=signing_keys, system_account=system_account)
+    return signed(operator, subject=operator.public, name="runtara", body=body, issued_at=_now())
+
+
+def _of_platform(deployment: str) -> tuple[str, str]:
+    return "platform signing", deployment
+
+
+def _of_tenant(deployment: str, tenant: str) -> tuple[str, str, str]:
+    return "tenant signing", deployment, tenant
+
+
+def _derived(generation: Generation, *name: str) -> Key:
+    return Key.derived(Role.ACCOUNT, bytes.fromhex(generation.secret), *name)
 
 
 def _system_key(secret: bytes) -> Key:

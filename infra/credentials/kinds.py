@@ -19,11 +19,14 @@ from runtara.protocol.subjects import inbox_prefix
 from .jwt import UNLIMITED, Subjects, UserBody
 
 NO_TENANT: Final = ""  # of those in the platform's or the system's account
-_READ_VERBS: Final = ("info", "list", "tail", "workflows", "schedule_list", "schedule_get", "images", "credential")
-_READ_INSTANCE_VERBS: Final = ("get", "events", "memos", "result", "credential")
-_WORKER_VERBS: Final = ("info", "register", "credential")
+_READ_VERBS: Final = (
+    "info", "list", "tail", "workflows", "schedule_list", "schedule_get", "images", "connections", "definitions",
+    "definition", "credential", "blob",
+)  # fmt: skip
+_READ_INSTANCE_VERBS: Final = ("get", "events", "memos", "result", "credential", "blob")
+_WORKER_VERBS: Final = ("info", "register", "host_definitions", "definition", "credential")
 _LAUNCHED_VERBS: Final = ("info", "credential")  # of a worker that hosts what its runner gave it, and registers nothing
-_WORKER_INSTANCE_VERBS: Final = ("get", "events", "memos", "position")
+_WORKER_INSTANCE_VERBS: Final = ("get", "events", "memos", "position", "connection", "blob_put", "blob")
 _TAG: Final = "runtara"
 
 # who may have which kinds issued, in its own tenant; an operator in any

@@ -102,7 +102,9 @@ def find_access(
         server = f"https://{_bracketed(host)}:{environ.get('KUBERNETES_SERVICE_PORT', '443')}"
         return _in_cluster(server, service_account, namespace)
     files = [Path(file) for file in environ.get("KUBECONFIG", "").split(os.pathsep) if file]
-    return _from_kubeconfig(files or [Path.home() / ".kube" / "config"], context, namespace)
+    access = _from_kubeconfig(files or [Path.home() / ".kube" / "config"], context, namespace)
+    access.authorization()  # a file of a token that is not there is said now
+    return access
 
 
 def _in_cluster(server: str, folder: Path, namespace: str | None) -> Access:

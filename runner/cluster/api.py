@@ -8,14 +8,18 @@ broken; nothing of httpx leaves this module: an error is `ClusterAway` (ask agai
 `ClusterRefused` (asking again would not help).
 """
 
+import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 import httpx
 import msgspec
 
-from runtara.protocol.errors import Refused, Unavailable
+from runtara.protocol.errors import InvalidSetting, Refused, Unavailable
 
 from .access import Access
 from .objects import Thing
@@ -26,6 +30,8 @@ Manifest = Mapping[str, object]  # an object as it is written, in JSON's types
 CALL_SECONDS: Final = 15.0
 WATCH_SECONDS: Final = 60  # then the server ends a watch, and we begin the next where it ended
 SILENCE_SECONDS: Final = WATCH_SECONDS + CALL_SECONDS  # a watch that says nothing for so long has no server any more
+MAX_LINE_BYTES: Final = 16 * 1024 * 1024  # of a watch; an object has 1.5 MB at most
+MAX_RETRY_AFTER_SECONDS: Final = 60.0  # whatever a server asks for
 PAGE: Final = 200  # objects of a list at once
 CONNECTIONS: Final = 50  # two for the watches, the others for what is launched and ended just now
 _QUOTA: Final = "exceeded quota"  # a refusal that the end of some other Job takes back
@@ -107,6 +113,7 @@ class ApiServer:
 
     def __init__(self, access: Access) -> None:
         self.namespace = access.namespace
+        self._ahead: timedelta | None = None
         self._access = access
         self._http = httpx.AsyncClient(
             base_url=access.server, verify=access.tls or False, timeout=CALL_SECONDS,
@@ -120,6 +127,15 @@ class ApiServer:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._http.aclose()
+
+    def now(self) -> datetime:
+        """What the server's clock shows, which the times in its objects are of; ours, until it has answered once."""
+        return datetime.now(UTC) if self._ahead is None else _steady() + self._ahead
+
+    def _see_clock(self, response: httpx.Response) -> None:
+        """To the second: it says no more."""
+        with contextlib.suppress(ValueError):
+            self._ahead = parsedate_to_datetime(response.headers.get("Date", "")) - _steady()
 
     async def list(self, resource: Resource, type: type[T], selector: str) -> Listed[T]:
         """All pages. Raises `ClusterRefused` with status 410 where that took too long."""
@@ -183,6 +199,7 @@ class ApiServer:
             )  # fmt: skip
         except httpx.HTTPError as exc:
             raise _away(exc) from exc
+        self._see_clock(response)
         self._check(response, verb, resource)
         return response.content
 
@@ -192,7 +209,11 @@ class ApiServer:
         return "/" + "/".join(token for token in tokens if token)
 
     def _headers(self) -> dict[str, str]:
-        authorization = self._access.authorization()
+        """Raises `ClusterAway` while the token's file cannot be read: it is replaced every hour."""
+        try:
+            authorization = self._access.authorization()
+        except InvalidSetting as exc:
+            raise ClusterAway(reason=str(exc), retry_after=None) from exc
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         return headers if authorization is None else {**headers, "Authorization": authorization}
 
@@ -224,6 +245,11 @@ class ApiServer:
         return Change(type=event.type, object=_decode(event.object, type))
 
 
+def _steady() -> datetime:
+    """A clock that nobody sets, and that began at some time."""
+    return datetime.fromtimestamp(0, UTC) + timedelta(seconds=time.monotonic())
+
+
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
     """As the server means them: httpx's own also end where a value has one of Unicode's many line ends."""
     rest = b""
@@ -231,6 +257,8 @@ async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             yield line
+        if len(rest) > MAX_LINE_BYTES:
+            raise ClusterAway(reason=f"a watch said more than {MAX_LINE_BYTES:,} bytes at once", retry_after=None)
 
 
 M = TypeVar("M")
@@ -254,7 +282,7 @@ def _said(response: httpx.Response) -> str:
 
 def _retry_after(response: httpx.Response) -> float | None:
     text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None
+    return min(float(text), MAX_RETRY_AFTER_SECONDS) if text.isascii() and text.isdigit() else None
 
 
 def _away(error: httpx.HTTPError) -> ClusterAway:

@@ -6,7 +6,6 @@ What it used is not known: the API server does not tell (a metrics server, where
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from runtara.infra.logs import logger
@@ -44,18 +43,19 @@ class ClusterJob:
         self.time_limit = int(limit) / 1e6 if limit is not None else None
         self._api = api
         self._sightings = sightings
-        self._created_at = job.metadata.creation_timestamp or datetime.now(UTC)
+        self._created_at = job.metadata.creation_timestamp or api.now()
         self._is_abandoned = False
+        sightings.want(self.name)
         self._ending: Ending | None = None
 
     @property
     def age(self) -> float:
-        """Since its container was started; the time before that is the cluster's."""
+        """Since its container was started, by the cluster's clocks; the time before that is the cluster's."""
         pod = self._sightings.of(self.name).pod
         state = pod.container if pod is not None else None
         running = (state.running or state.terminated) if state is not None else None
         since = running.started_at if running is not None and running.started_at is not None else self._created_at
-        return max(0.0, (datetime.now(UTC) - since).total_seconds())
+        return max(0.0, (self._api.now() - since).total_seconds())
 
     async def started(self, seconds: float) -> str | None:
         """Until its container runs, or it has ended; or the reason why neither came within `seconds`."""

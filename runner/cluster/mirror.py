@@ -22,6 +22,7 @@ log = logger("runner")
 
 FIRST_DELAY_SECONDS: Final = 0.1
 MAX_DELAY_SECONDS: Final = 10.0
+SHORT_WATCH_SECONDS: Final = 1.0  # a server that ends watches so soon is not asked again at once
 GONE: Final = 410
 
 
@@ -73,6 +74,7 @@ class Mirror(Service, Generic[T]):
             except ClusterRefused as exc:
                 if exc.status != GONE:
                     raise
+                await self._pause(exc)
         self.spawn(self._follow(), "follow")
 
     async def _follow(self) -> None:
@@ -83,10 +85,9 @@ class Mirror(Service, Generic[T]):
                 await self._keep_up()
             except ClusterAway as exc:
                 await self._pause(exc)
-            except ClusterRefused as exc:
+            except ClusterRefused as exc:  # rights can be given back; what runs goes on meanwhile
                 self._version = None
-                if exc.status != GONE:  # rights can be given back; what runs goes on meanwhile
-                    await self._pause(exc)
+                await self._pause(exc)
 
     async def _list(self) -> None:
         before = set(self._items)  # what is expected meanwhile may be too new for the list
@@ -100,10 +101,14 @@ class Mirror(Service, Generic[T]):
 
     async def _keep_up(self) -> None:
         assert self._version is not None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         async for change in self._api.watch(self._resource, self._type, self._selector, self._version):
             self._take(change)
             self._version = change.object.metadata.resource_version or self._version
             self._failures = 0
+        if loop.time() - began < SHORT_WATCH_SECONDS:
+            raise ClusterAway(reason="it ends a watch as soon as it has begun", retry_after=None)
 
     def _take(self, change: Change[T]) -> None:
         match change.type:
@@ -127,6 +132,10 @@ class Mirror(Service, Generic[T]):
     async def _pause(self, error: ClusterAway | ClusterRefused) -> None:
         delay = min(FIRST_DELAY_SECONDS * 2.0 ** min(self._failures, 16), MAX_DELAY_SECONDS)
         self._failures += 1
-        wanted = error.retry_after if isinstance(error, ClusterAway) else MAX_DELAY_SECONDS
+        match error:
+            case ClusterAway():
+                wanted = error.retry_after
+            case _:
+                wanted = None if error.status == GONE else MAX_DELAY_SECONDS
         log.warning("cluster_watch_waits", resource=self._resource.plural, reason=str(error))
         await asyncio.sleep(max(delay * random.uniform(0.5, 1.0), wanted or 0.0))

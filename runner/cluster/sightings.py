@@ -1,7 +1,8 @@
 """What is known of each Job of a runner and of its pod, and when that changes.
 
-Invariants: a pod's last state outlives the pod, since it says how it ended, until it is forgotten; who waits for a
-change misses none, because a change is counted, not only announced; of what is forgotten and gone nothing is kept.
+Invariants: a pod's last state outlives the pod, since it says how it ended, for as long as it is wanted; who waits
+for a change misses none, because a change is counted, not only announced; of what nobody wants and is gone nothing is
+kept, in whatever order its end is told.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ class Sightings(Service):
         self._pods = Mirror(api, PODS, Pod, selector, on_seen=self._on_pod, on_gone=self._on_pod_gone)
         self._last: dict[str, tuple[Pod, bool]] = {}
         self._counts: dict[str, int] = {}
-        self._forgotten: set[str] = set()  # whose Job or pod is still there
+        self._wanted: set[str] = set()
         self._changed = asyncio.Event()
 
     async def open(self) -> None:
@@ -67,15 +68,19 @@ class Sightings(Service):
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def want(self, name: str) -> None:
+        """Somebody will ask for it until it is forgotten."""
+        self._wanted.add(name)
+
     def forget(self, name: str) -> None:
         """Nobody will ask for it again."""
-        self._forgotten.add(name)
+        self._wanted.discard(name)
         self._purge(name)
 
     @property
     def known(self) -> set[str]:
         """The names of which something is kept."""
-        return self._last.keys() | self._counts.keys() | self._forgotten
+        return self._last.keys() | self._counts.keys() | self._wanted
 
     def _on_job(self, job: Job) -> None:
         self.touch(job.metadata.name)
@@ -99,7 +104,6 @@ class Sightings(Service):
 
     def _purge(self, name: str) -> None:
         _, pod_is_gone = self._last.get(name, (None, True))
-        if name in self._forgotten and pod_is_gone and self._jobs.get(name) is None:
-            self._forgotten.discard(name)
+        if name not in self._wanted and pod_is_gone and self._jobs.get(name) is None:
             self._last.pop(name, None)
             self._counts.pop(name, None)

@@ -19,7 +19,7 @@ from ..pooled import PooledOrder
 
 _NOT_INSIDE: Final = (
     "database_url", "slots", "launch_seconds", "runner_name", "runner_dir", "secrets_dir", "bus_network",
-    "nats_url_inside", "nats_keys", "kubernetes_namespace", "kubernetes_context",
+    "nats_url_inside", "nats_keys", "connections_key", "kubernetes_namespace", "kubernetes_context",
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from .client import Client, Handle
 from .context import Child, Context
-from .current import current
+from .current import connection, current
 from .instance import Instance
 
-__all__ = ["Child", "Client", "Context", "Handle", "Instance", "current"]
+__all__ = ["Child", "Client", "Context", "Handle", "Instance", "connection", "current"]

@@ -12,6 +12,8 @@ from ..client import Handle as _Handle
 from ..client import P, R
 from ..commands import ANSWER_SECONDS
 from ..workflow import Workflow
+from .connections import Connections
+from .definitions import Definitions
 from .face import Face
 from .host import new_host as new_host
 from .images import Images
@@ -55,6 +57,16 @@ class Client(Face[_Client]):
         """The images that this tenant's containers are made of."""
         return Images(self._inner.images, self._host)
 
+    @property
+    def definitions(self) -> Definitions:
+        """JSON workflows that the platform keeps, in versions."""
+        return Definitions(self._inner.definitions, self._host)
+
+    @property
+    def connections(self) -> Connections:
+        """Named secrets for the code of workflows: `client.connections.set("crm", "http_bearer", {"token": …})`."""
+        return Connections(self._inner.connections, self._host)
+
     @overload
     def start(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> "Handle[R]": ...
 
@@ -76,14 +88,16 @@ class Client(Face[_Client]):
         *,
         id: str | None = None,
         labels: Mapping[str, str] | None = None,
+        version: int | None = None,
     ) -> "Handle[Any]": ...
 
     def start(self, workflow: Workflow[..., Any] | str, *args: Any, **kwargs: Any) -> "Handle[Any]":
         """Start an instance: a `Workflow` with its arguments, or a workflow's name with its input by parameter.
 
         `id` is made up unless given, `labels` are for lists; a workflow with parameters of these names is started by
-        its own name. The same start again (same id, workflow and input) gives the same instance.
-        Raises `StartConflict`, `UnknownWorkflow`, `InvalidInput`, `NotConfirmed`.
+        its own name. `version` of a registered JSON workflow is the last one unless given. The same start again (same
+        id, workflow and input) gives the same instance.
+        Raises `StartConflict`, `UnknownWorkflow`, `DefinitionNotFound`, `InvalidInput`, `NotConfirmed`.
         """
         return Handle(self._call(lambda: self._inner.start(workflow, *args, **kwargs)), self._host)
 
@@ -167,19 +181,23 @@ class Client(Face[_Client]):
         input: Mapping[str, object] | None = None,
         new_id: str | None = None,
         labels: Mapping[str, str] | None = None,
+        latest: bool = False,
         timeout: float = ANSWER_SECONDS,
     ) -> "Handle[Any]":
         """A new instance that begins where `id` stands, or just before the operation with the key `at`.
 
         What `id` recorded before is answered, but for failures and for what it still waits for. `set` gives answers by
         hand, by key, also to steps that failed or lie behind `at`; `input` replaces the input, `labels` the labels.
-        `new_id` is made up unless given. What `id` is to undo stays its own: cancelling the fork undoes only what the
+        `latest` takes the last version of a registered JSON workflow, not that of `id`. `new_id` is made up unless
+        given. What `id` is to undo stays its own: cancelling the fork undoes only what the
         fork itself has done.
         Raises `InstanceNotFound`, `UnknownKey`, `UnknownWorkflow`, `StartConflict`, `HistoryTooLarge`, `NotConfirmed`.
         """
         return Handle(
             self._call(
-                lambda: self._inner.fork(id, at=at, set=set, input=input, new_id=new_id, labels=labels, timeout=timeout)
+                lambda: self._inner.fork(
+                    id, at=at, set=set, input=input, new_id=new_id, labels=labels, latest=latest, timeout=timeout
+                )
             ),
             self._host,
         )
@@ -187,6 +205,10 @@ class Client(Face[_Client]):
     def get(self, id: str) -> InstanceView:
         """What is known of an instance. Raises `InstanceNotFound`."""
         return self._call(lambda: self._inner.get(id))
+
+    def with_values(self, view: InstanceView) -> InstanceView:
+        """`view` with input and result in it, however long they are. Raises `BlobMissing`, `BlobCorrupt`."""
+        return self._call(lambda: self._inner.with_values(view))
 
     def list(
         self,
@@ -238,7 +260,8 @@ class Handle(Face[_Handle[R]], Generic[R]):
     def result(self, *, timeout: float | None = None) -> R:
         """Wait for the end; at most `timeout` seconds.
 
-        Raises `WorkflowFailed`, `WorkflowTimeout`, `WorkflowCancelled`, `ResultTimeout`, `InstanceNotFound`.
+        Raises `WorkflowFailed`, `WorkflowTimeout`, `WorkflowCancelled`, `ResultTimeout`, `InstanceNotFound`, and for a
+        long result that is damaged `BlobMissing`, `BlobCorrupt`.
         """
         return self._call(lambda: self._inner.result(timeout=timeout))
 

@@ -191,6 +191,7 @@ class Context(Face[_Context]):
         id: str | None = None,
         on_end: OnEnd = ...,
         labels: Mapping[str, str] = ...,
+        version: int | None = None,
     ) -> Any: ...
 
     def call(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -198,7 +199,8 @@ class Context(Face[_Context]):
 
         A `Workflow` with its arguments, or a workflow's name with its input by parameter. `key` is made of the input
         unless given, and the child's `id` of the key; `labels` are for lists; `on_end` says what becomes of it when
-        this instance ends first: `"cancel"` it (default), `"leave"` it, or `"wait"` for it.
+        this instance ends first: `"cancel"` it (default), `"leave"` it, or `"wait"` for it. `version` of a
+        registered JSON workflow, by name, is the last one unless given.
 
         Raises:
             ChildFailed: it failed, or could not be started. ChildCancelled: it was cancelled.
@@ -254,6 +256,7 @@ class Context(Face[_Context]):
         id: str | None = None,
         on_end: OnEnd = ...,
         labels: Mapping[str, str] = ...,
+        version: int | None = None,
     ) -> "Child[Any]": ...
 
     def start_child(self, workflow: Any, /, *args: Any, **kwargs: Any) -> "Child[Any]":

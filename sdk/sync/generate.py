@@ -30,6 +30,8 @@ FACES: Final = (
     Source("runtara.sdk.context", ("Context", "Child")),
     Source("runtara.sdk.schedules", ("Schedules",)),
     Source("runtara.sdk.images", ("Images",)),
+    Source("runtara.sdk.connections", ("Connections",)),
+    Source("runtara.sdk.definitions", ("Definitions",)),
     Source("runtara.sdk.client", ("Client", "Handle"), ".host:new_host"),
     Source("runtara.sdk.instance", ("Instance",), ".host:new_host"),
 )

@@ -17,6 +17,7 @@ from runtara.protocol.events import MEMO_TYPES
 from runtara.protocol.records import Checkpointed, Custom, Record, StepFailure
 
 from ..client import Handle
+from ..granted import ConnectionValue
 from ..workflow import Workflow
 from .effects import Effects, noted_steps
 from .host import Crash
@@ -49,6 +50,7 @@ async def assert_crash_safe(
     hosts: Sequence[Workflow[..., Any]] = (),
     compare: Callable[[Any], object] = lambda result: result,
     same_keys: bool = True,
+    connections: Sequence[ConnectionValue] = (),
     **kwargs: Any,
 ) -> CrashReport:
     """Run `workflow` with this input, and again with a crash at each record; raise `NotCrashSafe` if one matters.
@@ -61,8 +63,12 @@ async def assert_crash_safe(
         hosts: workflows that it calls as children.
         compare: what of the result must be the same; for results that hold what differs from run to run.
         same_keys: whether the same keys must be recorded.
+        connections: those that it may open.
     """
-    trial = Trial(workflow, args, kwargs, state=state, before_each=before_each, drive=drive, hosts=hosts)
+    trial = Trial(
+        workflow, args, kwargs, state=state, before_each=before_each, drive=drive, hosts=hosts,
+        connections=connections,
+    )  # fmt: skip
     with trial.noting(effects):
         quiet = await trial.run(None)
         again = await trial.run(None)
@@ -86,7 +92,7 @@ class Trial:
     def __init__(
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *,
         state: Callable[[], object], before_each: Callable[[], object], drive: Drive | None,
-        hosts: Sequence[Workflow[..., Any]],
+        hosts: Sequence[Workflow[..., Any]], connections: Sequence[ConnectionValue] = (),
     ) -> None:  # fmt: skip
         self._workflow = workflow
         self._args = args
@@ -95,6 +101,7 @@ class Trial:
         self._before_each = before_each
         self._drive = drive
         self._hosts = hosts
+        self._connections = connections
         self._effects = Effects()
 
     @contextmanager
@@ -110,7 +117,7 @@ class Trial:
     async def run(self, crash: Crash | None) -> Run:
         """One whole life, with at most one crash in it."""
         self._before_each()
-        async with MemoryPlatform(*self._hosts) as platform:
+        async with MemoryPlatform(*self._hosts, connections=self._connections) as platform:
             host = platform._host
             host.crash = crash
             stored: list[frozenset[Key]] = []

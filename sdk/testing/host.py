@@ -19,10 +19,13 @@ from runtara.protocol.messages import ClaimAnswer, Claimed, Control, RunRequest
 from runtara.protocol.records import AnyRecord, Record, Report, Started
 from runtara.protocol.subjects import Channel, Source
 
+from ..blobs import Blobs
 from ..execution import Execution
+from ..granted import Opener
 from ..idle import IdleWatch
 from ..resident import Resident
 from ..workflow import Workflow
+from .blobs import MemoryDoor
 from .outlet import MemoryOutlet
 
 KIND = "pool"
@@ -48,7 +51,7 @@ class HeldClaim:
 class MemoryHost:
     """`sent` are the records that its processes sent for the journal, in order, the one at which it died included."""
 
-    def __init__(self, bus: MemoryBus, tenant: str) -> None:
+    def __init__(self, bus: MemoryBus, tenant: str, opener: Opener | None = None) -> None:
         self.workflows: dict[str, Workflow[..., Any]] = {}
         self.residents: dict[tuple[str, int], Resident] = {}
         self.crash: Crash | None = None
@@ -58,6 +61,7 @@ class MemoryHost:
         self.on_death: Callable[[], None] = lambda: None
         self._bus = bus
         self._tenant = tenant
+        self._opener = opener
         self._claims: dict[tuple[str, int], HeldClaim] = {}
         self._nonces = 0
         self._process = 0
@@ -146,8 +150,9 @@ class MemoryHost:
         if workflow is None or self._burial is not None or request.tenant != self._tenant:
             return False
         resident = Resident(
-            workflow, request, self._outlet, history=_whole, on_left=self._on_left, clock=self._bus.clock,
-            watch=self._watching(), on_idle=_ignore,
+            workflow, request, self._outlet, blobs=self._blobs(request.instance), history=_whole,
+            on_left=self._on_left, clock=self._bus.clock,
+            watch=self._watching(), on_idle=_ignore, opener=self._opener,
         )  # fmt: skip
         claim = self._claim(request, resident.on_answer)
         if claim is not None:
@@ -186,6 +191,9 @@ class MemoryHost:
             resident.on_control(control)
 
     # sending
+
+    def _blobs(self, instance: str) -> Blobs:
+        return Blobs(MemoryDoor(self._bus.engine.blobs, self._tenant, instance), patient=True)
 
     def _outlet(self, resident: Resident) -> MemoryOutlet:
         deaths = self.deaths

@@ -14,6 +14,7 @@ failures are those of the real platform.
 """
 
 import asyncio
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,10 +24,14 @@ from runtara.protocol.errors import InstanceNotFound, ResultTimeout, RuntaraErro
 from runtara.protocol.ids import DEFAULT_TENANT
 from runtara.protocol.messages import Done, EventView
 
+from ..blobs import Blobs
 from ..client import Client, Handle
+from ..granted import ConnectionValue
 from ..ports import Hints
 from ..results import Watch
 from ..workflow import Workflow
+from .blobs import MemoryDoor
+from .connections import MemoryConnections
 from .host import MemoryHost
 from .scripts import MemoryInstance
 from .stillness import LOOK_SECONDS, Stillness
@@ -57,6 +62,7 @@ class MemoryPlatform(Client):
         tenant: whose instances these are.
         now: what its clock shows at first.
         actor: who the log says has sent the commands.
+        connections: those that the workflows may open, if they name them.
     """
 
     def __init__(
@@ -65,12 +71,15 @@ class MemoryPlatform(Client):
         tenant: str = DEFAULT_TENANT,
         now: datetime = BEGINNING,
         actor: str | None = None,
+        connections: Iterable[ConnectionValue] = (),
     ) -> None:
         super().__init__(Settings(tenant=tenant), actor=actor)
         self._clock = VirtualClock((now - _EPOCH) // _MICROSECOND)
         self._bus = MemoryBus(self._clock)
-        self._host = MemoryHost(self._bus, tenant)
-        self._api = MemoryApi(self._bus, tenant)
+        known = MemoryConnections(self._bus, tenant, connections)
+        self._host = MemoryHost(self._bus, tenant, known)
+        self._api = MemoryApi(self._bus, tenant, known)
+        self._blobs = Blobs(MemoryDoor(self._bus.engine.blobs, tenant), patient=False)
         self._commands = MemoryCommands(self._bus, tenant)
         self._results = MemoryEnds(self._bus, tenant)
         self._stillness = Stillness(self._bus, self._host)

@@ -17,8 +17,10 @@ from runtara.protocol.messages import ClaimAnswer, Claimed, Status
 from runtara.protocol.records import Registered
 from runtara.protocol.subjects import Channel, Source
 
+from ..blobs import Blobs
 from ..instance import Instance
 from ..presence import Listener, Presence
+from .blobs import MemoryDoor
 from .outlet import MemoryOutlet
 
 LetTimePass = Callable[["asyncio.Future[Any]"], Awaitable[None]]
@@ -47,6 +49,7 @@ class MemoryPresence(Presence):
             self._bus.fold_soon()
 
     async def _open(self) -> None:
+        self.blobs = Blobs(MemoryDoor(self._bus.engine.blobs, self._tenant, self.id), patient=True)
         self.outlet = MemoryOutlet(self._bus, lambda record: self._bus.store(self._source, record), self.stop)
         self._bus.join(self._tenant, self.worker, self._hear)
 

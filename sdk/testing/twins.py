@@ -12,6 +12,7 @@ import msgspec
 
 from runtara.engine.lifecycle import fork_frame, fork_record, position
 from runtara.engine.memory import MemoryBus, Row, done_of, memos, view
+from runtara.protocol.blobs import Carried
 from runtara.protocol.errors import InstanceNotFound, Malformed, Refused, UnknownWorkflow, from_wire
 from runtara.protocol.messages import (
     CommandAnswer,
@@ -34,6 +35,7 @@ from runtara.protocol.records import AnyCommand, Fork, WorkflowForgotten
 from runtara.protocol.subjects import Channel, Source
 
 from ..results import Watch
+from .connections import MemoryConnections
 
 T = TypeVar("T")
 CLIENT: Final = "c-memory"
@@ -55,8 +57,8 @@ class MemoryCommands:
         if row is None:
             raise InstanceNotFound(instance=source, tenant=self._source.tenant)
         record = fork_record(
-            row.tenant, source, state=row.state, log=row.log, input=row.input, labels=row.labels, hash=b"",
-            request=request,
+            row.tenant, source, state=row.state, log=row.log, input=Carried(row.input, row.input_blob),
+            labels=row.labels, hash=b"", request=request,
         )  # fmt: skip
         fork_frame(record)
         return await self._answer(ENGINE, record)
@@ -147,13 +149,13 @@ class MemoryHints:
 class MemoryApi:
     """The twin of the engine's API, for one tenant. Questions and answers go through JSON, as on the wire."""
 
-    def __init__(self, bus: MemoryBus, tenant: str) -> None:
+    def __init__(self, bus: MemoryBus, tenant: str, connections: MemoryConnections) -> None:
         self._bus = bus
         self._engine = bus.engine
         self._tenant = tenant
         self._verbs: dict[str, Callable[[bytes], object]] = {
             "info": self._info, "list": self._list, "tail": self._tail, "workflows": self._workflows,
-            "forget": self._forget,
+            "forget": self._forget, **connections.verbs,
         }  # fmt: skip
         self._instance_verbs: dict[str, Callable[[Row, bytes], object]] = {
             "get": lambda row, question: view(row), "events": _events, "memos": _memos, "position": _position,

@@ -24,6 +24,11 @@ async def endless(ctx: Context) -> None:
     import asyncio
 
     await asyncio.Event().wait()
+
+
+@workflow
+async def long(ctx: Context, value: str) -> str:
+    return await ctx.step("double", lambda: value + value)
 """
 
 
@@ -48,7 +53,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell() -> Iterator[Shell]:
-    """A directory in which `runtara dev` runs, with the example's workflows and two that end badly."""
+    """A directory where `runtara dev` runs, with the example's workflows, two that end badly, one with a long value."""
     with data_folder() as folder:
         (folder / "flows.py").write_text(ORDERS + FAILING)
         command = [sys.executable, "-m", "runtara.cli", "dev", "flows.py"]

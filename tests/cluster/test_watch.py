@@ -3,13 +3,26 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
+from runtara.protocol.errors import InvalidSetting
 from runtara.runner.cluster.access import Access, find_access
-from runtara.runner.cluster.api import JOBS, PODS, ApiServer, ClusterAway, ClusterRefused, RightMissing
+from runtara.runner.cluster.api import (
+    JOBS,
+    MAX_RETRY_AFTER_SECONDS,
+    PODS,
+    ApiServer,
+    ClusterAway,
+    ClusterRefused,
+    RightMissing,
+    _retry_after,
+)
 from runtara.runner.cluster.mirror import Mirror
 from runtara.runner.cluster.objects import Job, Pod
 from runtara.runner.cluster.sightings import Sightings
@@ -185,10 +198,72 @@ async def test_of_what_is_forgotten_and_gone_nothing_is_kept(cluster: Cluster, a
         labels = {"runtara.dev/runner": "r-1", "runtara.dev/job": "one"}
         pod(cluster, "one-abc", **labels)
         await eventually(lambda: sightings.of("one").pod is not None, what="the pod")
-        sightings.forget("one")
-        assert sightings.known == {"one"}
+        sightings.want("one")
         remove(cluster, "one-abc")
+        await eventually(lambda: sightings.of("one").pod_is_gone, what="the end of the pod")
+        assert sightings.known == {"one"}, "how it ended is still wanted"
+        sightings.forget("one")
+        assert not sightings.known
+        pod(cluster, "one-late", **labels)  # of a Job that is gone, and forgotten before the pod was seen
+        await eventually(lambda: sightings.of("one").pod is not None, what="the late pod")
+        remove(cluster, "one-late")
         await eventually(lambda: not sightings.known, what="nothing")
+
+
+async def test_a_server_that_ends_every_watch_at_once_is_not_asked_all_the_time(
+    cluster: Cluster, copy: Copy, caplog: pytest.LogCaptureFixture
+) -> None:
+    await watches(cluster, 1)
+    for count in range(2, 5):
+        cluster.hang_up()
+        await watches(cluster, count)
+    assert any("as soon as it has begun" in record.getMessage() for record in caplog.records)
+    pod(cluster, "a")
+    await copy.has("a")
+
+
+def retry_after(text: str) -> float | None:
+    return _retry_after(httpx.Response(429, headers={"Retry-After": text}))
+
+
+def test_no_server_is_waited_for_as_long_as_it_likes() -> None:
+    assert (retry_after("7"), retry_after("99999999"), retry_after("Wed, 21 Oct 2026 07:28:00 GMT")) == (
+        7.0, MAX_RETRY_AFTER_SECONDS, None,
+    )  # fmt: skip
+
+
+async def test_a_token_that_cannot_be_read_for_a_moment_ends_nothing(
+    cluster: Cluster, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a file is replaced by somebody less careful than the kubelet."""
+    unreadable = InvalidSetting(name="kubeconfig", value="", reason="the token cannot be read")
+    failures = [unreadable, unreadable]
+    real = copy.mirror._api._access.authorization
+
+    def authorization() -> str | None:
+        if failures:
+            raise failures.pop()
+        return real()
+
+    access = msgspec.structs.replace(copy.mirror._api._access, authorization=authorization)
+    monkeypatch.setattr(copy.mirror._api, "_access", access)
+    await watches(cluster, 1)
+    cluster.hang_up()
+    await eventually(lambda: not failures)
+    pod(cluster, "a")
+    await copy.has("a")
+
+
+async def test_ages_are_told_by_the_clusters_clock(cluster: Cluster, api: ApiServer) -> None:
+    """A runner whose clock is an hour wrong would end every Job, or none."""
+    before = datetime.now(UTC)
+    await api.list(PODS, Pod, SELECTOR)
+    assert abs((api.now() - before).total_seconds()) < 60
+    hour = timedelta(hours=1)
+    api._see_clock(httpx.Response(200, headers={"Date": format_datetime(before + hour)}))
+    assert abs((api.now() - before - hour).total_seconds()) < 60
+    api._see_clock(httpx.Response(200, headers={"Date": "nonsense"}))
+    assert abs((api.now() - before - hour).total_seconds()) < 60
 
 
 # the network

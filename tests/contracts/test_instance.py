@@ -60,6 +60,22 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
         yield Place(client, lambda: Instance.local("b-1", workflow="batch", settings=settings))
 
 
+async def test_long_values_of_a_script_are_read_again_when_it_is_started_again(place: Place) -> None:
+    long = "x" * 200_000
+    async with place.script() as first:
+        await first.register({"value": long})
+        await first.checkpoint("a", long)
+        await first.emit("note", {"x": long})
+    await place.client.signal("b-1", "go", long)
+    async with place.script() as second:
+        await second.register()
+        assert (await second.checkpoint("a", "another")).state == long
+        assert (await second.wait_signal("go")).state == long
+        await second.completed(long)
+    assert await place.client.handle("b-1").result(timeout=20) == long
+    assert max([len(event.data) async for event in place.client.history("b-1")]) < 1_000
+
+
 async def test_a_script_started_again_goes_on_where_it_was(place: Place) -> None:
     async with place.script() as first:
         await first.register({"count": 2}, labels={"team": "a"})

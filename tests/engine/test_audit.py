@@ -159,6 +159,21 @@ async def test_a_log_that_was_rewritten_whole_shows_in_heads_that_were_kept(log:
     assert "head was kept" in finding.problem
 
 
+async def test_a_forks_source_that_was_rewritten_or_cut_shows_in_the_fork(log: Peer) -> None:
+    """However well it is chained again: the fork's own chain holds what it was forked from."""
+    await log.fork("i-2", "f-2")
+    await log.fork("i-0", "f-0")
+    assert (await log.verify()).findings == []
+    version = (await log.events("i-2"))[-1]["version"]
+    await rewrite(log)
+    (finding,) = (await log.verify()).findings
+    assert (finding.instance, finding.version) == ("f-2", 2)
+    assert f"forked from version {version} of i-2, which is another event now" in finding.problem
+    await log.pool.execute("UPDATE events SET version = version + 100 WHERE instance = 'i-0' AND version > 1")
+    (gone,) = [finding for finding in (await log.verify()).findings if finding.instance == "f-0"]
+    assert "is not in the log any more" in gone.problem
+
+
 async def test_a_log_that_was_cut_whole_shows_in_heads_that_were_kept(log: Peer) -> None:
     kept = heads_of(await log.verify())
     await log.pool.execute('DELETE FROM events WHERE "offset" >= 10')

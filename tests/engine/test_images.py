@@ -249,6 +249,15 @@ async def test_what_no_container_could_run_under_is_refused(
     assert await views(platform) == []
 
 
+async def test_an_image_is_not_pooled_by_a_runner_that_keeps_no_pools(platform: Peer) -> None:
+    jobs = Registration(workflow="fulfil", kind="kubernetes")
+    with pytest.raises(InvalidImage, match="kind kubernetes keeps no container for many: use isolation instance"):
+        await register(platform, image(isolation="pool"), jobs)
+    assert await views(platform) == []
+    await register(platform, image(isolation="pool"), "fulfil")
+    await register(platform, image(), jobs)
+
+
 @pytest.mark.parametrize(
     ("name", "workflows", "error"),
     [

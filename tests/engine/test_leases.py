@@ -6,6 +6,7 @@ import dataclasses
 import msgspec
 import pytest
 
+from runtara.engine import outlets
 from runtara.infra.settings import Settings
 from runtara.protocol.messages import Heartbeat, Hosted, Superseded
 from tests.support.peer import Held, Peer
@@ -72,6 +73,29 @@ async def test_a_lost_worker_is_told_that_it_is_superseded(platform: Peer) -> No
     held = await platform.started("i-1")
     told = await inbox.next(Superseded)
     assert (told.instance, told.attempt, told.nonce) == ("i-1", 1, held.nonce)
+
+
+async def test_each_claim_that_a_worker_goes_on_with_in_vain_is_told_once_a_second(
+    platform: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many stale reports there are: they are counted, and no rows."""
+    monkeypatch.setattr(outlets, "SUPERSEDED_EVERY_SECONDS", 3_600.0)
+    held = [await platform.started(f"i-{n}") for n in range(3)]
+    for each in held:
+        await platform.until_type(each.instance, "AttemptLost")
+    told: list[str] = []
+    await platform.bus.subscribe(
+        platform.subjects.control("default", "w1"),
+        lambda msg: told.append(msgspec.json.decode(msg.data, type=Superseded).instance),
+    )
+    await platform.bus.flush()
+    for n in range(50):
+        await held[0].publish(*(each.step(f"k-{n}") for each in held))
+    await eventually(lambda: len(told) >= 3)
+    await platform.commit("w1", held[0].step("last"))
+    await platform.bus.flush()
+    assert sorted(told) == ["i-0", "i-1", "i-2"]
+    assert await platform.rejected() == []
 
 
 async def test_an_instance_that_two_lists_lack_is_absent(platform: Peer) -> None:

@@ -21,7 +21,7 @@ from runtara.protocol.errors import (
     StateTooLarge,
     UnknownWorkflow,
 )
-from runtara.protocol.limits import MAX_SCHEDULE_NAME_LENGTH, MAX_STATE_BYTES, SCHEDULE_RECENT
+from runtara.protocol.limits import MAX_RECORD_VALUE_BYTES, MAX_SCHEDULE_NAME_LENGTH, SCHEDULE_RECENT
 from runtara.protocol.messages import (
     ScheduleCreateRequest,
     ScheduleDefinition,
@@ -465,7 +465,7 @@ async def test_somebody_elses_instance_of_that_id_is_a_problem_and_does_not_stop
         ({"labels": {"a": "b\x00"}}, Malformed, "control characters"),
         ({"input": Raw(b"[1]")}, InvalidSchedule, "not one JSON object"),
         ({"input": Raw(b'{"a":' + b"[" * 200 + b"]" * 200 + b"}")}, InvalidSchedule, "nested"),
-        ({"input": Raw(b'{"a":"' + b"x" * MAX_STATE_BYTES + b'"}')}, StateTooLarge, "the limit is"),
+        ({"input": Raw(b'{"a":"' + b"x" * MAX_RECORD_VALUE_BYTES + b'"}')}, StateTooLarge, "the limit is"),
     ],
 )  # fmt: skip
 async def test_what_could_never_be_started_is_refused_before_it_is_stored(

@@ -13,7 +13,7 @@ from typing import Any
 
 import nats
 
-from runtara.sdk import Context, workflow
+from runtara.sdk import Context, connection, workflow
 
 if os.environ.get("FAIL_AT_IMPORT"):
     raise ImportError("the moon is not in this phase")
@@ -28,6 +28,19 @@ def life() -> str:
 @workflow
 async def greet(ctx: Context, name: str) -> str:
     return "hello " + await ctx.step("upper", name.upper)
+
+
+@workflow(connections=("crm",))
+async def opens(ctx: Context) -> int:
+    return len((await connection("crm")).fields["token"])
+
+
+@workflow(linger=timedelta(seconds=0.1))
+async def keep(ctx: Context, value: str) -> str:
+    """A long input, a long step that the next process reads again, a long result."""
+    kept = await ctx.step("kept", lambda: value + "!")
+    await ctx.wait_signal("go")
+    return kept
 
 
 @workflow(linger=timedelta(seconds=0.1))

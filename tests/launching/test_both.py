@@ -29,6 +29,26 @@ async def test_a_start_runs_in_a_process_of_its_own_and_its_result_comes_back(se
     assert (view.attempt, view.restarts) == (1, 0)
 
 
+async def test_long_values_pass_with_the_rights_of_one_instance_alone(seat: Any, client: Client) -> None:
+    await seat.runner()
+    value = "x" * 1_500_000
+    handle = await client.start("keep", {"value": value})
+    await eventually(lambda: client_status(client, handle.id, Status.WAITING), within=30)
+    await handle.signal("go")
+    assert await handle.result(timeout=30) == value + "!"
+    assert (await client.get(handle.id)).restarts == 0
+    assert len(await events_of(client, handle.id, "CheckpointSaved")) == 1
+
+
+async def test_what_is_launched_opens_the_connections_that_its_workflow_names(seat: Any, client: Client) -> None:
+    """With the credential of one instance, under the claim that it has taken over from its runner."""
+    await client.connections.set("crm", "http_bearer", {"token": "0123456789"})
+    await seat.runner()
+    handle = await client.start("opens")
+    assert await handle.result(timeout=30) == 10
+    assert "0123456789" not in str([bytes(event.data) async for event in client.history(handle.id)])
+
+
 async def test_the_workflow_of_a_kind_is_shown_with_the_runner_that_hosts_it(seat: Any, client: Client) -> None:
     runner = await seat.runner()
 

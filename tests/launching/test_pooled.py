@@ -247,6 +247,14 @@ async def consumers(boxes: Containers) -> dict[str, str]:
         return (await connection.call("consumers", request, RegisterReply)).consumers
 
 
+async def test_its_credential_is_good_for_nothing_once_it_has_ended(
+    boxes: Containers, client: Client, intruder: Intruder
+) -> None:
+    await client.forget_workflow("count")
+    await eventually(lambda: not intruder.bus.is_connected, within=60, what="the end of what its credential opened")
+    assert await eventually(lambda: len(boxes.all()) == 1, within=30), "that of `greet` goes on"
+
+
 async def test_its_credential_takes_one_workflows_requests_and_registers_nothing(
     boxes: Containers, intruder: Intruder
 ) -> None:

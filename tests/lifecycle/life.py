@@ -18,6 +18,7 @@ from runtara.engine.lifecycle import (
     recorded_keys,
     with_keys,
 )
+from runtara.protocol.blobs import Carried
 from runtara.protocol.errors import WireError
 from runtara.protocol.events import AnyEvent
 from runtara.protocol.messages import ForkRequest
@@ -160,7 +161,14 @@ class Life:
         answers = {key: raw(value) for key, value in (edits or {}).items()}
         request = ForkRequest(id="fork-1", instance=INSTANCE, reply="", at_key=at, set=answers)
         record = fork_record(
-            TENANT, "source", state=self.state, log=self.log, input=raw("{}"), labels={}, hash=b"h", request=request
+            TENANT,
+            "source",
+            state=self.state,
+            log=self.log,
+            input=Carried(raw("{}")),
+            labels={},
+            hash=b"h",
+            request=request,
         )
         fork = Life()
         fork.tell(record, ENGINE)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from runtara.engine.lifecycle import State, check_envelope, decide, evolve
+from runtara.protocol.blobs import Blob
 from runtara.protocol.errors import RuntaraError, WireError
 from runtara.protocol.records import AnyRecord, ChildRequest, Copied, Options, Parent, Record
 from tests.lifecycle.life import CLIENT, CONTAINER, ENGINE, INSTANCE, RUNNER, SECOND, Life, worker_source
@@ -42,6 +43,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "input": RAWS,
     "data": RAWS,
     "result": RAWS,
+    "blob": st.none() | st.builds(Blob, hash=st.just("0" * 64), size=NUMBERS),
     "error": ERRORS,
     "options": st.none() | OPTIONS,
     "labels": st.dictionaries(WORDS, WORDS),

@@ -6,6 +6,7 @@ from msgspec import Raw
 
 from runtara.engine.lifecycle import State, Status, copies, effects, fork_frame, fork_record, outbox_commands
 from runtara.engine.lifecycle import evolve as evolved
+from runtara.protocol.blobs import Carried
 from runtara.protocol.errors import BadInput, HistoryTooLarge, StartConflict, UnknownKey
 from runtara.protocol.events import CompensationInherited, InstanceForked, MemoCopied
 from runtara.protocol.ids import FAILED_KEY, TIMEOUT_KEY, UNDO_PREFIX
@@ -19,13 +20,13 @@ ANSWER = {"kind": "step", "value": "by hand"}
 
 def taken(life: Life, *, at: str | None = None, edits: dict[str, str] | None = None) -> list[tuple[str, str]]:
     """(key, type) of what a fork of `life` would take over."""
-    answers = {key: raw(value) for key, value in (edits or {}).items()}
+    answers = {key: Carried(raw(value)) for key, value in (edits or {}).items()}
     return [(memo.key, memo.type) for memo in copies(INSTANCE, life.state, life.log, at_key=at, edits=answers)]
 
 
 def value(life: Life, key: str, edit: str = '"by hand"') -> object:
     """The data of the last thing that is copied under an edited `key`."""
-    found = copies(INSTANCE, life.state, life.log, at_key=None, edits={key: raw(edit)})
+    found = copies(INSTANCE, life.state, life.log, at_key=None, edits={key: Carried(raw(edit))})
     return msgspec.json.decode([memo for memo in found if memo.key == key][-1].data)
 
 
@@ -315,5 +316,12 @@ def test_too_much_to_copy_is_refused_before_it_is_sent() -> None:
 def _record(life: Life) -> Fork:
     request = ForkRequest(id="f-1", instance=INSTANCE, reply="")
     return fork_record(
-        TENANT, "source", state=life.state, log=life.log, input=Raw(b"{}"), labels={}, hash=b"", request=request
+        TENANT,
+        "source",
+        state=life.state,
+        log=life.log,
+        input=Carried(Raw(b"{}")),
+        labels={},
+        hash=b"",
+        request=request,
     )

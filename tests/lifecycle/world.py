@@ -28,6 +28,7 @@ from runtara.engine.lifecycle import (
     recorded_keys,
 )
 from runtara.engine.lifecycle import with_keys as filled
+from runtara.protocol.blobs import Carried
 from runtara.protocol.events import AnyEvent, InstanceCompleted
 from runtara.protocol.messages import ForkRequest
 from runtara.protocol.records import (
@@ -298,7 +299,14 @@ class World:
         at_key = self.random.choice(recorded) if recorded and self.random.random() < 0.5 else None
         request = ForkRequest(id=f"c{self.serial}", instance=INSTANCE, reply="", at_key=at_key)
         record = fork_record(
-            TENANT, INSTANCE, state=self.state, log=self.log, input=Raw(b"{}"), labels={}, hash=b"", request=request
+            TENANT,
+            INSTANCE,
+            state=self.state,
+            log=self.log,
+            input=Carried(Raw(b"{}")),
+            labels={},
+            hash=b"",
+            request=request,
         )
         self.state, self.log, self.journal, self.cursor = None, [], [], 0
         self.queue, self.published, self.processes = {}, set(), []

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from runtara.protocol.blobs import Carried
 from runtara.protocol.errors import DuplicateKey, StateNotRepresentable, StateTooLarge
+from runtara.protocol.limits import MAX_STATE_BYTES
 from runtara.protocol.messages import Claimed, Memo
 from runtara.protocol.records import Cancelled, Checkpointed, Completed, Continued, Failed, Options, Parked, Suspended
 from runtara.sdk import Context, Saved, step, sync, workflow
@@ -149,7 +151,7 @@ async def test_a_claim_that_says_cancelled_ends_before_any_code_runs() -> None:
 async def test_an_input_that_does_not_fit_fails_the_instance_before_any_code_runs() -> None:
     outlet = MemoryOutlet()
     attempt = execution(batch, outlet, {"count": 2})
-    attempt._input = Raw(b'{"count": "x"}')
+    attempt._input = Carried(Raw(b'{"count": "x"}'))
     await attempt.run()
     assert outlet.last.error.code == "InvalidInput"
     assert "Expected `int`, got `str` - at `$.count`" in outlet.last.error.message
@@ -193,7 +195,7 @@ async def test_a_value_that_cannot_be_recorded_is_told_where_it_was_made() -> No
         with pytest.raises(StateNotRepresentable, match=r"\$\.a"):
             await ctx.step("k", lambda: {"a": float("nan")})
         with pytest.raises(StateTooLarge, match="'big'"):
-            await ctx.checkpoint("big", "x" * 5_000_000)
+            await ctx.checkpoint("big", "x" * MAX_STATE_BYTES)
         await ctx.checkpoint("used", 1)
         with pytest.raises(DuplicateKey, match="'used'"):
             await ctx.checkpoint("used", 2)

@@ -53,10 +53,20 @@ def test_a_wait_that_was_asked_for_comes_out_of_a_budget_of_its_own() -> None:
         wait, tries = policy.wait_after(error, tries._replace(made=tries.made + 1))
         waits.append(wait and wait.total_seconds())
     assert waits == [30, 1, 30, None]
-    assert tries == Tries(made=4, asked=2)
+    assert tries == Tries(made=4, asked=2, waited_us=60_000_000)
     wait, _ = policy.wait_after(busy, Tries(made=3, asked=2))
     assert wait == timedelta(seconds=30), "beyond its budget it counts as any error, and is waited for all the same"
     assert policy.wait_after(busy, Tries(made=4, asked=2))[0] is None
+
+
+def test_all_waits_that_were_asked_for_must_fit_into_their_budget() -> None:
+    policy = Retry(max_attempts=1, jitter=0, max_retry_after=None, retry_after_budget=timedelta(seconds=60))
+    wait, tries = policy.wait_after(RetryAfter(40), Tries(made=1))
+    assert wait == timedelta(seconds=40)
+    assert policy.wait_after(RetryAfter(20), tries._replace(made=2))[0] == timedelta(seconds=20)
+    assert policy.wait_after(RetryAfter(21), tries._replace(made=2))[0] is None
+    with pytest.raises(ValueError, match="retry_after_budget"):
+        Retry(retry_after_budget=timedelta(seconds=-1))
 
 
 def test_jitter_never_makes_a_wait_shorter_than_was_asked_for() -> None:
@@ -86,3 +96,14 @@ def test_any_error_may_say_when_to_come_again_and_what_makes_no_sense_says_nothi
     error.retry_after = asked  # type: ignore[attr-defined]
     expected = MAX_RETRY_AFTER if seconds is None else None if seconds < 0 else timedelta(seconds=seconds)
     assert asked_for(error) == expected
+
+
+def test_an_error_that_calls_itself_permanent_is_not_tried_again() -> None:
+    class Gone(Exception):
+        permanent = True
+
+    class Perhaps(Exception):
+        permanent = "perhaps"
+
+    assert Retry().wait_after(Gone(), Tries(1, 0))[0] is None
+    assert Retry().wait_after(Perhaps(), Tries(1, 0))[0] is not None

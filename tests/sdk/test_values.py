@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtara.protocol.errors import StateNotRepresentable, StateTooLarge
+from runtara.protocol.limits import MAX_STATE_BYTES
 from runtara.sdk.values import Codec, canonical, codec_like, encode, to_plain
 
 
@@ -119,8 +120,8 @@ def test_brackets_inside_text_are_no_nesting() -> None:
 
 
 def test_a_state_above_the_limit_is_refused_naming_key_and_limit() -> None:
-    with pytest.raises(StateTooLarge, match=r"'big'.*4,194,304"):
-        encode("x" * 5_000_000, key="big")
+    with pytest.raises(StateTooLarge, match=r"'big'.*67,108,864"):
+        encode("x" * MAX_STATE_BYTES, key="big")
 
 
 def test_a_record_that_does_not_fit_its_annotation_is_an_error_that_says_so() -> None:

@@ -84,8 +84,9 @@ def test_two_different_workflows_of_one_id_are_an_error(write: Write) -> None:
         ("no_such_module_here", "there is no module 'no_such_module_here'"),
         ("runtara.no_such_module", r"there is no module 'runtara\.no_such_module'"),
         ("nowhere.py", "there is no such file"),
-        ("flow.json", "JSON workflows cannot be run yet"),
-        ("not a module", "use a module, module:name, or file.py"),
+        ("nowhere.json", "there is no such file"),
+        ("flow.json:name", "a JSON file is one workflow"),
+        ("not a module", "use a module, module:name, file.py or flow.json"),
         ("json:3x", "is no name"),
         ("json:loads", "loads is no workflow"),
         ("json:nothing", "it has no such name"),
@@ -129,6 +130,19 @@ def test_the_code_version_is_that_of_the_sources_wherever_they_are(write: Write,
     forget("flow_main", "flow_lib")
     write("b/flow_lib.py", "WORD = 2\n")
     assert load([str(tmp_path / "b" / "flow_main.py")]).version != versions["b"]
+
+
+def test_a_json_file_is_a_workflow_named_like_it(write: Write, tmp_path: Path) -> None:
+    text = '{"steps": {"end": {"stepType": "Finish", "inputMapping": {}}}}'
+    target = write("over-night.json", text)
+    code = load([target])
+    assert [workflow.name for workflow in code.workflows] == ["over-night"]
+    assert code.files == (tmp_path / "over-night.json",)
+    assert load([write("over-night.json", text.replace("end", "done"))]).version != code.version
+    with pytest.raises(InvalidTarget, match=r"has 1 error\(s\): E204 there is no step type 'Finnish'"):
+        load([write("bad.json", text.replace("Finish", "Finnish"))])
+    with pytest.raises(InvalidTarget, match="not JSON: Expecting property name"):
+        load([write("bad.json", "{")])
 
 
 def test_a_reload_watches_the_folder_of_a_file_and_else_the_current_one(write: Write, tmp_path: Path) -> None:

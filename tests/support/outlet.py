@@ -14,14 +14,16 @@ import msgspec
 import orjson
 from msgspec import Raw
 
-from runtara.engine.memory import MemoryEngine, Row, VirtualClock, memos
+from runtara.engine.memory import MemoryBlobs, MemoryEngine, Row, VirtualClock, memos
 from runtara.protocol.errors import WireError
 from runtara.protocol.events import WaitResolved, encode_data
 from runtara.protocol.messages import Claimed, Memo, Registration
 from runtara.protocol.records import Checkpointed, Completed, Options, Parked, Record, Report, Start, Started
 from runtara.protocol.subjects import Channel, Source
+from runtara.sdk.blobs import Blobs
 from runtara.sdk.execution import Execution
 from runtara.sdk.overdue import Overdue
+from runtara.sdk.testing.blobs import MemoryDoor
 from runtara.sdk.workflow import Workflow
 
 CLIENT: Final = Source(Channel.COMMANDS, 0, "acme", client="c")
@@ -44,6 +46,8 @@ class MemoryOutlet:
         self.hold = hold
         self._limit = limit
         self._held: list[asyncio.Future[Any]] = []
+        self.stored = MemoryBlobs(VirtualClock(0))
+        self.blobs = Blobs(MemoryDoor(self.stored, "acme"), patient=True)
         self.dead = asyncio.Event()
         self.changed = asyncio.Event()
 
@@ -167,7 +171,7 @@ def execution(
     claim = claimed(workflow, text, memos or [], attempt=attempt, cancelling=cancelling, floor=floor)
     return Execution(
         workflow, tenant="acme", instance="i-1", attempt=attempt, nonce="n", input=text, options=options or Options(),
-        labels={"team": "a"}, outlet=outlet, claim=claim if confirmed else None, overdue=overdue,
+        labels={"team": "a"}, outlet=outlet, blobs=outlet.blobs, claim=claim if confirmed else None, overdue=overdue,
     )  # fmt: skip
 
 

@@ -38,7 +38,8 @@ async def boundless(settings: Settings) -> Login | None:
     async with await connect_platform(settings, name="test"):
         pass
     ring, deployment = KeyRing.load(Path(settings.nats_keys)), settings.deployment
-    account, signing = ring._home_of(Holder(kind=Kind.ENGINE, tenant="", user="test", deployment=deployment))
+    account, name = ring._home_of(Holder(kind=Kind.ENGINE, tenant="", user="test", deployment=deployment))
+    signing = ring._signing_key(*name)
     key = Key.new(Role.USER)
     body = UserBody(issuer_account=account, subs=UNLIMITED, data=UNLIMITED, payload=UNLIMITED)
     jwt = signed(signing, subject=key.public, name="test", body=body, issued_at=int(time.time()))

@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 
 class Proxy:
     """Forwards bytes while the network is whole. `cut` breaks all connections and refuses new ones until `mend`;
-    `hold` keeps them open and lets nothing through."""
+    `hold` keeps them open and lets nothing through. `alter` changes what the server says on its way."""
 
     def __init__(self, host: str, port: int, at: str, at_port: int) -> None:
         self._target = (host, port)
@@ -17,6 +17,7 @@ class Proxy:
         self._whole = asyncio.Event()
         self._whole.set()
         self._server: asyncio.Server | None = None
+        self.alter: Callable[[bytes], bytes] = lambda data: data
         self._writers: set[asyncio.StreamWriter] = set()
         self.clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,7 +62,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await source.read(65_536):
                 await self._whole.wait()
-                target.write(data)
+                target.write(self.alter(data) if target in self.clients else data)
                 await target.drain()
         target.transport.abort()
         self._writers.discard(target)
