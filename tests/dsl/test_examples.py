@@ -64,7 +64,8 @@ def file_of(server: Sshd, name: str) -> Path:
 
 @asynccontextmanager
 async def started(
-    name: str, data: object, *, shop: HttpServer | None = None, warehouse: Sshd | None = None, hosts: tuple[str, ...] = ()
+    name: str, data: object, *, shop: HttpServer | None = None, warehouse: Sshd | None = None,
+    hosts: tuple[str, ...] = (),
 ) -> AsyncIterator[tuple[MemoryPlatform, Handle[Any]]]:  # fmt: skip
     connections = []
     if shop is not None:
