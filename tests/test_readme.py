@@ -1,5 +1,6 @@
 """What the README shows works: its Python is written to files, its commands are typed, on a platform of its own."""
 
+import json
 import os
 import re
 import subprocess
@@ -67,6 +68,25 @@ def test_the_client_of_the_readme_gets_its_result(workplace: Path) -> None:
         [sys.executable, "client.py"], cwd=workplace, capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
+def test_the_json_workflow_of_the_readme_is_checked_compiled_drawn_and_run(tmp_path: Path) -> None:
+    (document,) = blocks("json")
+    (commands,) = [block for block in blocks("sh") if block.startswith("runtara dsl validate")]
+    (tmp_path / "parcels.json").write_text(document)
+    printed = []
+    for line in commands.strip().splitlines():
+        command = line.replace("runtara", f"{sys.executable} -m runtara.cli", 1)
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        printed.append(done.stdout)
+    valid, source, graph, result = printed
+    assert valid == "parcels.json: valid\n"
+    compile(source, "parcels.py", "exec")
+    assert graph.startswith("flowchart")
+    assert [parcel["price"] for parcel in json.loads(result)["parcels"]] == [6, 8, 64]
 
 
 def test_the_agent_of_the_readme_works_in_a_workflow_and_alone(tmp_path: Path) -> None:
