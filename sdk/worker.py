@@ -275,6 +275,7 @@ class Worker(Service):
             log.error("run_request_unreadable", subject=msg.subject, reason=str(exc))
             await msg.term()
             return
+        self._deliveries.delivered(msg.store_time_us)
         key = (request.instance, request.attempt)
         if key in self._residents:
             if not self._claims.take_again(*key, msg):
