@@ -9,8 +9,8 @@ And when a server comes back, so do the workers that had taken requests from it 
 are given a second to do so before anybody else claims what they run (m: else one of a hundred workflows ran twice for
 half a second, until the engine was back to tell one of the two).
 
-Store times are the journal's clock, which a worker knows from the answers to its claims; these are behind, never ahead,
-and the least late of them counts.
+Store times are the server's clock, which a worker knows from the answers to its claims, and better from what it is
+delivered: all of that was stored a while ago, so it is behind and never ahead, and the least late of it counts.
 """
 
 import time
@@ -26,16 +26,21 @@ class Deliveries:
 
     def __init__(self, now_us: Callable[[], int] = lambda: time.monotonic_ns() // 1_000) -> None:
         self._now_us = now_us
-        self._ahead_us: int | None = None  # the journal's clock, of ours
+        self._ahead_us: int | None = None  # the server's clock, of ours
         self._reconnected_us: int | None = None  # by our clock
 
     def reconnected(self) -> None:
         self._reconnected_us = self._now_us()
 
     def answered(self, journal_us: int) -> None:
-        """A claim was answered, at this time by the journal's clock."""
+        """A claim was answered that was stored at this time, a moment ago."""
         ahead = journal_us - self._now_us()
         self._ahead_us = ahead if self._ahead_us is None else max(self._ahead_us, ahead)
+
+    def delivered(self, stored_us: int) -> None:
+        """A request was, of that time. It may have waited for long, so alone it says nothing."""
+        if self._ahead_us is not None:
+            self.answered(stored_us)
 
     def is_first(self, delivered: int, stored_us: int) -> bool:
         """Of a message stored at `stored_us`, which the server says to have delivered so many times."""

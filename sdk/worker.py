@@ -277,6 +277,7 @@ class Worker(Service):
             log.error("run_request_unreadable", subject=msg.subject, reason=str(exc))
             await msg.term()
             return
+        self._deliveries.delivered(msg.store_time_us)
         version = request.options.definition
         workflow = self._workflows.get(request.workflow) if version is None else self._library.known(request)
         if workflow is None and version is not None and self._role.hosts_definitions:

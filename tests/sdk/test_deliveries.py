@@ -3,7 +3,7 @@
 from runtara.sdk.deliveries import HOLD_SECONDS, MARGIN_US, Deliveries
 
 SECOND = 1_000_000
-AHEAD = 1_790_000_000 * SECOND  # the journal's clock, of the machine's steady one
+AHEAD = 1_790_000_000 * SECOND  # the server's clock, of the machine's steady one
 
 
 class Clock:
@@ -39,21 +39,23 @@ def test_behind_a_reconnect_only_what_was_stored_after_it_is_first() -> None:
     assert not deliveries.is_first(1, before), "however late it comes"
 
 
-def test_the_least_late_answer_says_what_the_journals_clock_is() -> None:
+def test_the_least_late_of_what_is_seen_says_what_the_servers_clock_is() -> None:
     clock = Clock()
     deliveries = Deliveries(clock)
-    deliveries.answered(clock.journal - 1_000)
-    deliveries.answered(clock.journal - 30 * SECOND)  # the engine was away for that long
+    deliveries.answered(clock.journal - 20 * SECOND)  # by a busy engine
+    deliveries.delivered(clock.journal - 1_000)
+    deliveries.delivered(clock.journal - 30 * SECOND)  # a request that had waited for that long
     stored = clock.journal - 5 * SECOND
     deliveries.reconnected()
     assert not deliveries.is_first(1, stored)
 
 
-def test_a_worker_that_knows_no_clock_of_the_journal_believes_nothing_behind_a_reconnect() -> None:
+def test_a_worker_that_has_seen_nothing_yet_believes_nothing_behind_a_reconnect() -> None:
     clock = Clock()
     deliveries = Deliveries(clock)
     deliveries.reconnected()
     clock.now += 60 * SECOND
+    deliveries.delivered(clock.journal)
     assert not deliveries.is_first(1, clock.journal)
     deliveries.answered(clock.journal)
     assert deliveries.is_first(1, clock.journal)
