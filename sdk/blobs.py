@@ -34,7 +34,7 @@ from .ports import BlobDoor
 T = TypeVar("T")
 log = logger("blobs")
 
-PARTS_AT_ONCE: Final = 3  # of one value; more gains nothing (m), and each is a megabyte in the hands of three
+PARTS_AT_ONCE: Final = 3  # of one value: while one is on its way another is compressed, and the next one stored
 PART_SECONDS: Final = 15.0  # the last part of a long value is answered when all of it was checked
 RETRY_SECONDS: Final = 0.5
 MAX_RETRY_SECONDS: Final = 5.0
@@ -135,6 +135,9 @@ class ApiDoor:
 
 async def _in_parallel(job: Callable[[int], Coroutine[Any, Any, None]], parts: range) -> None:
     """For all parts, a few at a time; the first error ends it."""
+    if len(parts) == 1:
+        await job(parts[0])
+        return
     waiting = iter(parts)
 
     async def work() -> None:

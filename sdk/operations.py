@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Raw
 
 from runtara.protocol.blobs import ABSENT, Blob
-from runtara.protocol.errors import BadInput, KeyMismatch, StepTimeout
+from runtara.protocol.errors import KeyMismatch, StepTimeout
 from runtara.protocol.limits import INLINE_BYTES
 from runtara.protocol.records import Checkpointed, Compensating, Custom, StepFailure
 
@@ -144,8 +144,8 @@ class Operations:
             text = encode(value, key=key)
             result = codec.as_recorded(value, text, key=key)
             blob = None if len(text) <= INLINE_BYTES else await self._blobs.put(text, key=key)
-        except (BadInput, asyncio.CancelledError):
-            self.keys.release(key)
+        except BaseException:
+            self.keys.release(key)  # nothing was recorded
             raise
         return result, self._reports.checkpointed(key, outcome_data("step", text, blob, digest))
 
@@ -298,8 +298,8 @@ class Operations:
             return None
         try:
             return await self._blobs.put(text, key=key)
-        except asyncio.CancelledError:
-            self.keys.release(key)
+        except BaseException:
+            self.keys.release(key)  # nothing was recorded
             raise
 
     async def _record(self, record: Checkpointed | StepFailure | Custom, durability: Durability) -> None:

@@ -181,6 +181,31 @@ async def test_the_next_attempt_reads_what_was_stored_and_calls_nothing_again() 
 
 
 @workflow
+async def insists(ctx: Context) -> int:
+    with pytest.raises(Malformed):
+        await ctx.step("k", lambda: "x" * 100_000)
+    with pytest.raises(Malformed):
+        await ctx.checkpoint("c", "x" * 100_000)
+    await ctx.checkpoint("c", "short")
+    return len(await ctx.step("k", lambda: "x" * 100_000))
+
+
+async def test_a_value_that_could_not_be_stored_leaves_its_key_free() -> None:
+    outlet = MemoryOutlet()
+    put, refusals = outlet.stored.put, iter(range(2))
+
+    async def refuse(tenant: str, part: Part, data: bytes) -> None:
+        if next(refusals, None) is not None:
+            raise Malformed(reason="no")
+        await put(tenant, part, data)
+
+    outlet.stored.put = refuse  # type: ignore[method-assign]
+    await asyncio.wait_for(execution(insists, outlet).run(), 10)
+    outlet.check_numbers()
+    assert (outlet.keys, outlet.result) == (["c", "k"], 100_000)
+
+
+@workflow
 async def parent(ctx: Context, value: str) -> int:
     child = await ctx.call(sized, value=value)
     again = await ctx.call(sized, value=value + "!")
