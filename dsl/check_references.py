@@ -109,9 +109,11 @@ class ReferenceCheck:
 
     def _unknown_root(self, path: Path, at: _At) -> None:
         suggestion = nearest(path.root, ROOTS)
-        if path.root in BUILT_IN:
+        if path.root == ERROR:
+            suggestion = f"steps.{ERROR}"
+        elif path.root in BUILT_IN:
             suggestion = f"variables.{path.root}"
-        if path.root in self._scope.graph.steps:
+        elif path.root in self._scope.graph.steps:
             suggestion = f"steps.{path.root}.outputs"
         elif path.root in self._scope.variables:
             suggestion = f"variables.{path.root}"

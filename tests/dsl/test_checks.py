@@ -203,9 +203,20 @@ def test_what_other_engines_documents_read_beside_the_outputs_is_there() -> None
     assert reading("steps.each.hasFailures", each=split(graph(end=FINISH))) == ["E058"]
 
 
-def test_a_built_in_variable_without_its_root_gets_a_suggestion() -> None:
-    (problem,) = validate(graph(a=log("_instance_id"), end=FINISH), id="w")
-    assert (problem.code, problem.suggestion) == ("E126", "variables._instance_id")
+@pytest.mark.parametrize(
+    ("path", "suggestion"),
+    [
+        ("_instance_id", "variables._instance_id"),
+        ("__error.code", "steps.__error"),
+        ("order.id", "steps.order.outputs"),
+        ("rate", "variables.rate"),
+        ("varibles.rate", "variables"),
+    ],
+)
+def test_a_path_without_its_root_gets_a_suggestion(path: str, suggestion: str) -> None:
+    document = {**graph(order=order(), a=log(path), end=FINISH), "variables": {"rate": 1}}
+    (problem,) = validate(document, id="w", agents=AGENTS)
+    assert (problem.code, problem.suggestion) == ("E126", suggestion)
 
 
 @pytest.mark.parametrize(
