@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
-from runtara.protocol.errors import InvalidAgent, UnknownAgent, UnknownCapability
+from runtara.protocol.errors import ExtraMissing, InvalidAgent, UnknownAgent, UnknownCapability
 
 from .agent import Agent, Capability, agent_of
 
@@ -60,17 +60,16 @@ class Registry:
         found = agent.find(capability_id)
         if found is None:
             names = [name for one in agent.capabilities.values() for name in (one.id, *one.aliases)]
-            raise UnknownCapability(agent=agent_id, capability=capability_id, hint=_nearest(capability_id, names))
+            raise UnknownCapability(agent=agent_id, capability=capability_id, hint=nearest(capability_id, names))
         return found
 
     def _load(self, id: str) -> Agent:
         ours = self._built_in.get(id)
         if ours is not None:
-            module, _, name = ours.partition(":")
-            return agent_of(getattr(importlib.import_module(module), name))
+            return _of_ours(ours)
         point = self._others.get(id)
         if point is None:
-            raise UnknownAgent(agent=id, hint=_nearest(id, self.ids()))
+            raise UnknownAgent(agent=id, hint=nearest(id, self.ids()))
         return _of_entry_point(point)
 
 
@@ -78,6 +77,14 @@ class Registry:
 def registry() -> Registry:
     """The registry of this process."""
     return Registry(BUILT_IN, tuple(entry_points(group=ENTRY_POINTS)))
+
+
+def _of_ours(target: str) -> Agent:
+    module, _, name = target.partition(":")
+    try:
+        return agent_of(getattr(importlib.import_module(module), name))
+    except ModuleNotFoundError as exc:
+        raise ExtraMissing(extra="agents") from exc
 
 
 def _of_entry_point(point: EntryPoint) -> Agent:
@@ -91,6 +98,7 @@ def _of_entry_point(point: EntryPoint) -> Agent:
     return found
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
+def nearest(name: str, known: Collection[str]) -> str:
+    """A hint for whoever asked for a name that there is not; empty if none is near."""
     close = get_close_matches(name, sorted(known), n=_NEAREST)
     return f" (did you mean {', '.join(map(repr, close))}?)" if close else ""

@@ -25,11 +25,14 @@ from runtara.sdk.client import Client
 
 from .agents import AGENTS
 from .cases import CASES, Case, OurBench
+from .dsl import DSL
+from .json_steps import JSON
+from .json_steps import TARGET as JSON_TARGET
 from .launching import LAUNCHING
 from .measure import Line, fsync_ms
 from .waiting import WAITING
 
-ALL = {**CASES, **WAITING, **LAUNCHING, **AGENTS}
+ALL = {**CASES, **WAITING, **LAUNCHING, **AGENTS, **DSL, **JSON}
 RESULTS = Path(__file__).parent / "results"
 TARGET = "bench.workflows"
 JOURNAL_BYTES = 512 * 1024 * 1024
@@ -46,15 +49,17 @@ def main() -> None:
         for name in names:
             sys.stderr.write(f"{name} …\n")
             data = Path(folder) / name
-            lines += asyncio.run(_measure(ALL[name], data, quick=options.quick, runs=options.runs))
+            lines += asyncio.run(_measure(name, data, quick=options.quick, runs=options.runs))
     _print(lines, disk)
     file = options.json or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     _write(lines, disk, file, quick=options.quick)
 
 
-async def _measure(case: Case, data: Path, *, quick: bool, runs: int) -> list[Line]:
+async def _measure(name: str, data: Path, *, quick: bool, runs: int) -> list[Line]:
+    case: Case = ALL[name]
+    targets = [TARGET, JSON_TARGET] if name in JSON else [TARGET]
     settings = Settings(log_level="error", concurrency=1_000, max_resident=2_000, journal_max_bytes=JOURNAL_BYTES)
-    async with LocalPlatform(settings, data, [TARGET]) as platform, Client(platform.settings) as client:
+    async with LocalPlatform(settings, data, targets) as platform, Client(platform.settings) as client:
         bench = OurBench(platform, client, quick=quick, runs=runs)
         await asyncio.gather(*(bench.run("one-step") for _ in range(20)))
         return await case(bench)

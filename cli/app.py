@@ -3,10 +3,13 @@
 import typer
 
 from . import (
+    agents,
     audit,
     connections,
     control,
     credentials,
+    dsl,
+    dsl_register,
     forks,
     image_build,
     images,
@@ -57,8 +60,11 @@ app.add_typer(schedules.app, name="schedule")
 images.app.command("test")(image_build.try_image)
 images.app.command("build")(image_build.build)
 app.add_typer(images.app, name="image")
+app.add_typer(agents.app, name="agents")
 app.add_typer(connections.app, name="connections")
 app.add_typer(credentials.app, name="credential")
+dsl.app.command("register")(dsl_register.register)
+app.add_typer(dsl.app, name="dsl")
 audit.app.command("export")(retention.export)
 audit.app.command("archive")(retention.archive)
 app.add_typer(audit.app, name="audit")

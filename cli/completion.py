@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from typing import Final
 
+import typer
+
 SECONDS: Final = 1.0
 MAX_IDS: Final = 50
 
@@ -35,6 +37,26 @@ def complete_connection_type(incomplete: str) -> list[str]:
 
         types = [name for name in connection_types() if name.startswith(incomplete)]
     return types
+
+
+def complete_agent(incomplete: str) -> list[str]:
+    ids: list[str] = []
+    with contextlib.suppress(Exception):
+        from runtara.agents.registry import registry
+
+        ids = [id for id in registry().ids() if id.startswith(incomplete)]
+    return ids
+
+
+def complete_capability(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Of the agent that stands before it."""
+    ids: list[str] = []
+    with contextlib.suppress(Exception):
+        from runtara.agents.registry import registry
+
+        agent = registry().agent(str(ctx.params.get("agent_id")))
+        ids = [id for id in agent.capabilities if id.startswith(incomplete)]
+    return ids
 
 
 def _ask(what: str) -> list[str]:

@@ -28,6 +28,9 @@ def fork(
     new_id: Annotated[
         str | None, typer.Option("--id", metavar="NEWID", help="The fork's id (default: made up).")
     ] = None,
+    latest: Annotated[
+        bool, typer.Option("--latest", help="Of a registered JSON workflow: in its last version, not that of ID.")
+    ] = False,
     label: Labels = None,
     tenant: Tenant = None,
     as_json: AsJson = False,
@@ -48,6 +51,7 @@ def fork(
                 input=None if input is None else parse_input(input, id),
                 new_id=new_id,
                 labels=None if label is None else parse_labels(label),
+                latest=latest,
             )
         if as_json:
             output.print_json({"id": handle.id})

@@ -16,7 +16,7 @@ from runtara.sdk.client import Client
 
 from . import exits, output
 from .completion import complete_image
-from .options import AsJson, Tenant, parse_age, parse_pairs, settings_for
+from .options import AsJson, Tenant, named_version, parse_age, parse_pairs, settings_for
 
 app = typer.Typer(help="Images that containers run, and the workflows that they host.", no_args_is_help=True)
 
@@ -225,7 +225,7 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Take an image off the registry, unless it is in use. The image itself stays where it is."""
-    name, version = _named_version(name)
+    name, version = named_version(name)
     if not yes:
         typer.confirm(f"delete image {name}{'' if version is None else f'@{version}'}?", abort=True)
 
@@ -239,13 +239,6 @@ def delete(
                 output.console().print(f"deleted {name}@{one}")
 
     exits.run(go(), as_json=as_json)
-
-
-def _named_version(text: str) -> tuple[str, int | None]:
-    name, at, version = text.partition("@")
-    if at and not re.fullmatch(r"[1-9]\d{0,8}", version):
-        raise typer.BadParameter(f"{version!r} is no version: write NAME@3", param_hint="NAME")
-    return name, int(version) if at else None
 
 
 def parse_memory(text: str | None) -> int | None:

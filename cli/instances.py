@@ -26,6 +26,7 @@ from .options import (
     parse_labels,
     settings_for,
 )
+from .step_table import StepTable
 
 Input = Annotated[
     str | None,
@@ -43,6 +44,10 @@ def start(
     workflow: WorkflowName,
     id: Annotated[str | None, typer.Option("--id", metavar="ID", help="The instance's id (default: made up).")] = None,
     input: Input = None,
+    version: Annotated[
+        int | None,
+        typer.Option("--version", min=1, metavar="N", help="Of a registered JSON workflow (default: the last)."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and print the result.")] = False,
     label: Labels = None,
     tenant: Tenant = None,
@@ -52,7 +57,8 @@ def start(
 
     async def go() -> None:
         async with client_of(tenant) as client:
-            handle = await client.start(workflow, parse_input(input, workflow), id=id, labels=parse_labels(label))
+            given = parse_input(input, workflow)
+            handle = await client.start(workflow, given, id=id, labels=parse_labels(label), version=version)
             if wait:
                 value = await handle.result()
                 print_result(handle.id, value, as_json=as_json)
@@ -147,7 +153,7 @@ def log(
     tenant: Tenant = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the event log of an instance."""
+    """Print the event log of an instance; of a JSON workflow with `trackEvents`, a table of its steps, too."""
 
     async def go() -> None:
         async with client_of(tenant) as client:
@@ -168,12 +174,15 @@ def tail(tenant: Tenant = None, as_json: AsJson = False) -> None:
 
 
 async def _print_events(events: AsyncIterator[EventView], *, as_json: bool, with_instance: bool = False) -> None:
-    console = output.console()
+    console, steps = output.console(), StepTable()
     async for event in events:
         if as_json:
             output.print_json(output.event_json(event))
         else:
             console.print(output.event_line(event, with_instance=with_instance))
+            if not with_instance:
+                steps.add(event)
+    steps.print()
 
 
 def signal(

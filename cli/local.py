@@ -48,11 +48,11 @@ def _checked_settings() -> Settings:
     record = discovery.read(Path.cwd())
     if record is not None and record.is_live():
         exits.fail(DataInUse(folder=str(Path.cwd() / discovery.FOLDER), pid=str(record.process.pid)))
-    _check_embedded()
+    check_embedded()
     return settings_for()
 
 
-def _check_embedded() -> None:
+def check_embedded() -> None:
     try:
         import alembic  # noqa: F401
         import asyncpg  # noqa: F401
@@ -135,7 +135,7 @@ def demo(
     """See a batch of orders lose its process in the middle, go on where it was, and the proof of it."""
     from .demo import tell
 
-    _check_embedded()
+    check_embedded()
     configure("error", "json" if as_json else None)
     if data is not None:
         exits.run(tell(data, orders, as_json=as_json), as_json=as_json)
@@ -154,28 +154,38 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a workflow once on the embedded servers and print its result."""
-    _check_embedded()
+    check_embedded()
     configure("warning")
-    folder = discovery.make_folder(Path.cwd())
-    exits.run(_run(target, input, data or folder / "run", as_json), as_json=as_json)
+    exits.run(_run(target, input, data or folder_for_runs(), as_json), as_json=as_json)
 
 
 async def _run(target: str, input: str | None, data: Path, as_json: bool) -> None:
-    from runtara.sdk.client import Client
     from runtara.sdk.discovery import load
-
-    from .instances import print_result
 
     names = [workflow.name for workflow in load([target]).workflows]
     if len(names) != 1:
         reason = f"it has the workflows {', '.join(names)}; name one: {target}:{names[0]}"
         raise InvalidTarget(target=target, reason=reason)
-    arguments = parse_input(input, names[0])
+    await run_once([target], names[0], input, data, as_json=as_json)
+
+
+def folder_for_runs() -> Path:
+    """Where the servers of single runs in this directory keep their data."""
+    return discovery.make_folder(Path.cwd()) / "run"
+
+
+async def run_once(targets: list[str], workflow: str, input: str | None, data: Path, *, as_json: bool) -> None:
+    """Run a workflow of `targets` on a platform of its own, and print its result."""
+    from runtara.sdk.client import Client
+
+    from .instances import print_result
+
+    arguments = parse_input(input, workflow)
     async with (
-        LocalPlatform(Settings(log_level="warning"), data, [target]) as platform,
+        LocalPlatform(Settings(log_level="warning"), data, targets) as platform,
         Client(platform.settings, actor="run") as client,
     ):
-        handle = await client.start(names[0], arguments)
+        handle = await client.start(workflow, arguments)
         if output.console().is_terminal:
             sys.stderr.write(f"started {handle.id}\n")
         print_result(handle.id, await handle.result(), as_json=as_json)

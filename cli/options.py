@@ -64,6 +64,14 @@ def parse_input(text: str | None, workflow: str) -> dict[str, object]:
     return value
 
 
+def named_version(text: str) -> tuple[str, int | None]:
+    """`NAME`, or `NAME@3`."""
+    name, at, version = text.partition("@")
+    if at and not re.fullmatch(r"[1-9]\d{0,8}", version):
+        raise typer.BadParameter(f"{version!r} is no version: write NAME@3", param_hint="NAME")
+    return name, int(version) if at else None
+
+
 def parse_moment(text: str | None, option: str) -> int | None:
     """RFC 3339 in microseconds since 1970; a time without a zone could mean several."""
     if text is None:

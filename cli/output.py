@@ -72,6 +72,7 @@ def instance_json(view: InstanceView) -> dict[str, object]:
         "wake_at": rfc3339(view.wake_at),
         "note": view.note,
         "forked_from": view.forked_from,
+        "definition": view.definition,
     }
 
 
@@ -131,7 +132,7 @@ def print_instance(view: InstanceView, hosted: str | None = None) -> None:
     rows: list[tuple[str, str | Text]] = [
         ("id", view.id),
         ("tenant", view.tenant),
-        ("workflow", view.workflow),
+        ("workflow", view.workflow if view.definition is None else f"{view.workflow}@{view.definition}"),
         ("status", status_text(view.status)),
         ("attempt", f"{view.attempt} ({view.restarts} restarts)"),
         ("created", for_people(view.created_at)),
@@ -207,7 +208,9 @@ def print_workflows(views: Sequence[WorkflowView]) -> None:
 
 
 def _kind(view: WorkflowView) -> str:
-    image = view.options.image
+    image, definition = view.options.image, view.options.definition
+    if definition is not None:
+        return f"{view.kind} version {definition}"
     return view.kind if image is None else f"{view.kind} {image.name}@{image.version}"
 
 

@@ -1,16 +1,20 @@
-"""Writes `docs/settings.md` from the code. `--check` only says whether it is current.
+"""Writes the pages that are made from the code. `--check` only says whether they are current.
 
 python docs/generate.py [--check]
 """
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, get_args, get_type_hints
 
+from agents_page import agents_page
+from dsl_page import dsl_page
+
 from runtara.infra.settings import PREFIX, SECRETS, Settings
 
-TARGET: Final = Path(__file__).with_name("settings.md")
+FOLDER: Final = Path(__file__).parent
 HEAD: Final = """\
 # Settings
 
@@ -48,15 +52,24 @@ def _type(hint: object) -> str:
     return {str: "text", int: "whole number", float: "number"}[parts[0]]  # type: ignore[index]
 
 
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "settings.md": settings_page,
+    "dsl.md": dsl_page,
+    "agents.md": agents_page,
+}
+
+
 def main() -> int:
-    text = settings_page()
-    if "--check" in sys.argv[1:]:
-        current = TARGET.exists() and TARGET.read_text() == text
-        if not current:
-            print(f"{TARGET.name} is not current: run `make docs`", file=sys.stderr)
-        return 0 if current else 1
-    TARGET.write_text(text)
-    return 0
+    stale = []
+    for name, page in PAGES.items():
+        file, text = FOLDER / name, page()
+        if "--check" not in sys.argv[1:]:
+            file.write_text(text)
+        elif not file.exists() or file.read_text() != text:
+            stale.append(name)
+    if stale:
+        print(f"not current: {', '.join(stale)}; run `make docs`", file=sys.stderr)
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

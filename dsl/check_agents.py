@@ -43,7 +43,8 @@ def _capability(id: str, step: AgentStep, world: World, report: Report) -> Capab
     try:
         return agents.capability(step.agent_id, step.capability_id)
     except UnknownAgent:
-        says = f"there is no agent {step.agent_id!r}; there are {', '.join(agents.ids())}"
+        known = ", ".join(agents.ids()) or "none"
+        says = f"there is no agent {step.agent_id!r}; there are {known}"
         report.say("E020", says, ("steps", id, "agentId"), step=id, suggestion=nearest(step.agent_id, agents.ids()))
     except UnknownCapability:
         names = list(agents.agent(step.agent_id).capabilities)

@@ -22,7 +22,7 @@ viewBox="0 0 {width:.0f} {height:.0f}" role="img">
   .entry {{ stroke-width: 2.5; stroke-opacity: .9 }}
   .wire {{ fill: none; stroke: currentColor; stroke-opacity: .6; stroke-width: 1.3 }}
   .failed {{ stroke: #d9534f; stroke-opacity: 1; stroke-dasharray: 5 4 }}
-  .label {{ font-size: 10px; text-anchor: middle }}
+  .label {{ font-size: 10px }}
   @media (prefers-color-scheme: dark) {{ svg {{ color: #e5e7eb }} }}
 </style>
 <defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">\
@@ -43,6 +43,7 @@ _COLOURS: Final = {
 _OTHER_COLOUR: Final = "#808791"
 _ROUND: Final = 8
 _BAR: Final = 4  # px: the coloured edge of a box
+_BESIDE: Final = 5  # px between an edge and its label
 _LABEL_UP: Final = 0.42  # of the first stretch of an edge: where its label stands
 
 
@@ -85,7 +86,8 @@ def _wire(wire: Wire) -> Iterator[str]:
     if label:
         (x0, y0), (x1, y1) = wire.points[0], wire.points[1]
         x, y = x0 + (x1 - x0) * _LABEL_UP, y0 + (y1 - y0) * _LABEL_UP
-        yield f'<text class="label" x="{x:.1f}" y="{y + 3:.1f}">{_text(cut(label))}</text>'
+        side, anchor = (_BESIDE, "start") if x1 >= x0 else (-_BESIDE, "end")
+        yield f'<text class="label" x="{x + side:.1f}" y="{y:.1f}" text-anchor="{anchor}">{_text(cut(label))}</text>'
 
 
 def wire_label(wire: Wire) -> str:

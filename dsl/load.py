@@ -16,8 +16,8 @@ from runtara.agents.registry import registry
 from runtara.protocol.errors import BadInput
 from runtara.protocol.ids import check_id
 
-from .compiler import compile_workflow
-from .files import Siblings, parse_text
+from .compiler import compile_workflow, embedded
+from .files import SUFFIX, Siblings, parse_text
 from .model import Graph
 from .parse import parse
 from .problems import Problem, errors
@@ -41,7 +41,8 @@ class InvalidDocument(BadInput):
         found = errors(problems)
         first = found[0]
         where = f" (step {first.step!r})" if first.step else ""
-        super().__init__(workflow=workflow, count=len(found), reason=f"{first.code} {first.message}{where}")
+        more = f"; and {len(found) - 1} more: `runtara dsl validate` has all" if len(found) > 1 else ""
+        super().__init__(workflow=workflow, count=len(found), reason=f"{first.code} {first.message}{where}{more}")
         self.problems = problems
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -65,7 +66,26 @@ def load_workflow(document: object, *, id: str, children: Mapping[str, object] |
 
 def load_file(path: Path) -> JsonWorkflow:
     """The workflow of a file; its id is the file's stem. Raises as `graph_of`, and `BadInput` if it cannot be read."""
-    return load_workflow(read_document(path), id=path.stem, children=Siblings(path.parent))
+    return _executed(compile_workflow(graph_of_file(path), id=path.stem), path.stem)
+
+
+def graph_of_file(path: Path) -> Graph:
+    """The checked graph of a file; the workflows that it embeds are looked for beside it. Raises as `load_file`."""
+    return graph_of(read_document(path), id=path.stem, children=Siblings(path.parent))
+
+
+def files_of(path: Path) -> list[Path]:
+    """A workflow's file, and those of the workflows that it embeds, as far as they lie beside it. Raises as
+    `load_file`."""
+    found: dict[Path, None] = {}
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found[file] = None
+            beside = (file.with_name(f"{id}{SUFFIX}") for id in sorted(embedded(graph_of_file(file))))
+            waiting += [other for other in beside if other.is_file()]
+    return list(found)
 
 
 def read_document(path: Path) -> object:

@@ -28,24 +28,24 @@ class VisibleWhen(Model):
 
 
 class SchemaField(Model):
-    """A field of data. `min` and `max` bound a number, or the length of a text or an array."""
+    """A field of data."""
 
     keeps_null: ClassVar[frozenset[str]] = frozenset({"default", "example"})
 
-    type: FieldType
-    required: StrictBool = False
+    type: FieldType = Field(description="what it is; with JSON Schema also [type, null]")
+    required: StrictBool = Field(default=False, description="it must be there")
     default: JsonValue = Field(default=None, description="taken where the field is absent")
-    description: str | None = None
-    example: JsonValue = None
-    enum: list[JsonValue] | None = None
-    items: "SchemaField | None" = None
-    properties: "dict[str, SchemaField] | None" = None
+    description: str | None = Field(default=None, description="for people")
+    example: JsonValue = Field(default=None, description="for people")
+    enum: list[JsonValue] | None = Field(default=None, description="the values allowed")
+    items: "SchemaField | None" = Field(default=None, description="of an array's elements")
+    properties: "dict[str, SchemaField] | None" = Field(default=None, description="of an object")
     additional_properties: StrictBool = Field(default=True, description="false: an object has no other fields")
     format: str | None = Field(default=None, description="for forms: date, email, textarea …; not checked")
-    min: float | None = None
-    max: float | None = None
+    min: float | None = Field(default=None, description="of a number; of a text's or an array's length")
+    max: float | None = Field(default=None, description="likewise")
     pattern: str | None = Field(default=None, description="a regular expression that a text must match somewhere")
-    nullable: StrictBool = False
+    nullable: StrictBool = Field(default=False, description="null is allowed too")
 
     label: str | None = Field(default=None, description="for forms")
     placeholder: str | None = Field(default=None, description="for forms")

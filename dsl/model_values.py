@@ -28,7 +28,7 @@ class Immediate(Model):
     keeps_null: ClassVar[frozenset[str]] = frozenset({"value"})
 
     value_type: Literal["immediate"] = "immediate"
-    value: JsonValue
+    value: JsonValue = Field(description="any JSON")
 
 
 class Reference(Model):
@@ -37,11 +37,9 @@ class Reference(Model):
     keeps_null: ClassVar[frozenset[str]] = frozenset({"default"})
 
     value_type: Literal["reference"] = "reference"
-    value: str
-    type: ValueType | None = None
-    default: JsonValue = Field(
-        default=None, description="instead of what is absent, null or cannot be turned into `type`"
-    )
+    value: str = Field(description="the path")
+    type: ValueType | None = Field(default=None, description="into what it is turned, loudly")
+    default: JsonValue = Field(default=None, description="where there is nothing, or null")
 
     @property
     def has_default(self) -> bool:
@@ -60,14 +58,14 @@ class Composite(Model):
     value: Annotated[
         Annotated["dict[str, Value]", Tag("<object>")] | Annotated["list[Value]", Tag("<array>")],
         Discriminator(lambda raw: "<array>" if isinstance(raw, list) else "<object>"),
-    ]
+    ] = Field(description="values, by name or in order")
 
 
 class Template(Model):
     """A Jinja2 text over the same roots as a reference; what is undefined renders as nothing."""
 
     value_type: Literal["template"] = "template"
-    value: str
+    value: str = Field(description="the text")
 
 
 def _kind(raw: object) -> str | None:

@@ -17,7 +17,6 @@ _VALUES: Final = ("Immediate", "Reference", "Composite", "Template")
 _NOT_IN_TEXTS: Final = frozenset({"title", "discriminator"})
 _SCHEMAS: Final = frozenset({"inputSchema", "outputSchema", "responseSchema"})
 _SCALAR: Final[Json] = {"type": ["string", "number", "boolean", "null"]}
-_ANYTHING: Final[Json] = {}
 
 
 def document_schema() -> Json:
@@ -85,17 +84,17 @@ def _widen(name: str, schema: Json) -> None:
         if field in _SCHEMAS:
             fields[field] = {**_named(fields[field]), **_ref("Schema")}
         elif field in ("durationMs", "timeoutMs"):
-            fields[field] = {"anyOf": [_ref("Value"), {"type": ["string", "number", "null"]}]}
+            fields[field] = {**_named(fields[field]), "anyOf": [_ref("Value"), {"type": ["string", "number", "null"]}]}
     match name:
         case "SwitchCase":
-            fields["output"] = _ANYTHING
+            fields["output"] = _named(fields["output"])
         case "SwitchConfig":
-            fields["default"] = _ANYTHING
+            fields["default"] = _named(fields["default"])
         case "Graph":
-            described = "a constant: `{type, value, description}`, or a plain value"
-            fields["variables"] = {"type": "object", "additionalProperties": {"description": described}}
+            described = "constants by name: `{type, value, description}`, or a plain value"
+            fields["variables"] = {"description": described, "type": "object"}
         case "SchemaField":
-            fields["required"] = {"type": ["boolean", "array"]}
-            fields["type"] = {"anyOf": [_ref("FieldType"), {"type": "array"}]}
+            fields["required"] = {**fields["required"], "type": ["boolean", "array"]}
+            fields["type"] = {**_named(fields["type"]), "anyOf": [_ref("FieldType"), {"type": "array"}]}
         case _:
             pass

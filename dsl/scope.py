@@ -48,7 +48,37 @@ ERROR: Final = "__error"
 """The id under which `steps` has the failure that a handler handles; `error` is its alias."""
 
 ALIASES: Final = {"scenario": "workflow"}
-ROOTS: Final = ("data", "variables", "steps", "workflow", "item", "loop", "error")
+_ANYWHERE: Final = "anywhere"
+_IN_SPLIT: Final = "the body of a Split"
+_IN_WHILE: Final = "the body of a While"
+ROOTS_WHERE: Final = {
+    "data": (_ANYWHERE, "the input's `data`; in the body of a Split the item"),
+    "variables": (_ANYWHERE, "the graph's own, in a subgraph also those of `config.variables`; and the built-in ones"),
+    "steps": (_ANYWHERE, "what the steps of this graph have given: `steps.<id>.outputs`"),
+    "workflow": (_ANYWHERE, "`workflow.inputs`: the whole input"),
+    "item": (f"{_IN_SPLIT}, the condition of a Filter", "the item"),
+    "loop": (
+        f"{_IN_WHILE}, its condition and its `config.variables`",
+        "`loop.index` from 0, `loop.outputs` of the last round",
+    ),
+    "error": (
+        "after an `onError` edge",
+        "`code, message, category, severity, stepId, attributes`; also `steps.__error`",
+    ),
+}
+BUILT_IN_WHERE: Final = {
+    "_workflow_id": (_ANYWHERE, "the workflow and the instance"),
+    "_instance_id": (_ANYWHERE, "the instance"),
+    "_tenant_id": (_ANYWHERE, "the tenant"),
+    "_index": ("the body of a Split or While", "from 0"),
+    "_loop_indices": ("the body of a Split or While", "the indices of all bodies around, the outermost first"),
+    "_item": (_IN_SPLIT, "the item"),
+    "_loop": (_IN_WHILE, "`loop`"),
+    "_previousOutputs": (_IN_WHILE, "`loop.outputs`"),
+    "_signal_id": ("the graph `onWait`", "the name of the signal that is waited for"),
+}
+ROOTS: Final = tuple(ROOTS_WHERE)
+BUILT_IN: Final = frozenset(BUILT_IN_WHERE)
 
 _ERROR_SHAPE: Final = shapes.record(
     {
@@ -58,7 +88,6 @@ _ERROR_SHAPE: Final = shapes.record(
 )
 _IDS: Final = dict.fromkeys(("_workflow_id", "_instance_id", "_tenant_id"), shapes.TEXT)
 _OF_BODIES: Final = {"_index": shapes.INTEGER, "_loop_indices": shapes.array(shapes.INTEGER)}
-BUILT_IN: Final = frozenset({*_IDS, *_OF_BODIES, "_item", "_loop", "_previousOutputs", "_signal_id"})
 
 
 class Scope:

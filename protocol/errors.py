@@ -431,7 +431,7 @@ class ResultTimeout(Unavailable, TimeoutError):
     seconds: float
 
 
-class ExtraMissing(Unavailable):
+class ExtraMissing(Unavailable, ImportError):
     template = "this needs the extra {extra!r}: pip install 'runtara[{extra}]'"
     extra: str
 

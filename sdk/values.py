@@ -2,12 +2,13 @@
 
 Invariants: what cannot come back is refused before it is sent (floats that are not finite, unknown objects, text
 that is no Unicode, JSON nested deeper than the wire allows, more than the limit of bytes); encoding never loses
-anything silently; pydantic is recognised by its methods and never imported.
+anything silently; pydantic is recognised by its methods and never imported here.
 """
 
 import base64
 import dataclasses
 import math
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -140,9 +141,7 @@ class Codec:
         plain = annotation in (Any, object) or isinstance(annotation, TypeVar) or get_origin(annotation) in _AWAITABLES
         kind = type(None) if annotation is None else annotation
         self._exact = _SCALARS if plain else _SCALARS & {kind}
-        self._decode: Callable[[bytes], object] = (
-            orjson.loads if plain else msgspec.json.Decoder(kind, dec_hook=read_plain).decode
-        )
+        self._decode: Callable[[bytes], object] = orjson.loads if plain else _decoder(kind)
 
     def decode(self, text: bytes, *, key: str) -> Any:
         """The value. Raises `StateNotRepresentable` where `text` does not fit the annotation."""
@@ -156,6 +155,18 @@ class Codec:
     def as_recorded(self, value: object, text: bytes, *, key: str) -> Any:
         """What `decode(text)` gives, where `text` is the encoding of `value`."""
         return value if type(value) in self._exact else self.decode(text, key=key)
+
+
+def _decoder(kind: Any) -> Callable[[bytes], object]:
+    """msgspec's; for what only pydantic knows (its `JsonValue`, unions of models), pydantic's, if that is in use."""
+    try:
+        return msgspec.json.Decoder(kind, dec_hook=read_plain).decode
+    except TypeError:
+        adapter: Any = getattr(sys.modules.get("pydantic"), "TypeAdapter", None)
+        if adapter is None:
+            raise
+        read: Callable[[bytes], object] = adapter(kind).validate_json
+        return read
 
 
 PLAIN: Final = Codec(Any)

@@ -11,17 +11,18 @@ import pytest
 ROOT: Final = Path(__file__).parents[1]
 FOLDERS: Final = (
     "protocol", "infra", "sdk", "sdk/testing", "engine", "engine/lifecycle", "engine/memory", "projections",
-    "runner", "compose", "cli", "bench", "examples", "tests", "tests/contracts", "tests/testing", "pytest_plugin",
+    "runner", "compose", "cli", "bench", "agents", "dsl", "examples", "tests", "tests/contracts", "tests/testing",
+    "pytest_plugin",
 )  # fmt: skip
 PAGES: Final = (
     "README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/protocol.md", "docs/settings.md", "docs/testing.md",
-    "docs/operations.md",
+    "docs/operations.md", "docs/agents.md", "docs/dsl.md",
     *(f"{folder}/README.md" for folder in FOLDERS),
 )  # fmt: skip
 MADE_BY_READERS: Final = {"fulfil.py"}
 
 
-def test_the_settings_page_is_current() -> None:
+def test_the_pages_that_are_made_from_the_code_are_current() -> None:
     script = ROOT / "docs" / "generate.py"
     done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

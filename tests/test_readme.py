@@ -1,5 +1,6 @@
 """What the README shows works: its Python is written to files, its commands are typed, on a platform of its own."""
 
+import os
 import re
 import subprocess
 import sys
@@ -66,6 +67,31 @@ def test_the_client_of_the_readme_gets_its_result(workplace: Path) -> None:
         [sys.executable, "client.py"], cwd=workplace, capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
+def test_the_agent_of_the_readme_works_in_a_workflow_and_alone(tmp_path: Path) -> None:
+    """Installed as a package would be: its file and its entry point are on the path."""
+    (code,) = [block for block in blocks("python") if '@agent("prices"' in block]
+    (commands,) = [block for block in blocks("sh") if "agents test prices" in block]
+    (tmp_path / "prices.py").write_text(code)
+    info = tmp_path / "prices-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: prices\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[runtara.agents]\nprices = prices:Prices\n")
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def typed(line: str) -> str:
+        command = line.replace("runtara", f"{sys.executable} -m runtara.cli", 1)
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        return done.stdout
+
+    show, alone = commands.strip().splitlines()
+    assert "UNKNOWN_SKU" in typed(show)
+    assert typed(alone) == "2.0\n"
+    assert typed("""runtara run prices.py:order --input '{"sku": "nut"}'""") == "2.0\n"
 
 
 def test_the_demo_prints_what_the_readme_shows() -> None:

@@ -31,9 +31,10 @@ _ERROR: Final = 400
     "http", display_name="HTTP", side_effects=True, connections=("http_bearer", "http_api_key", "http_basic")
 )  # fmt: skip
 class Http:
-    """Requests to other services by HTTP. Objects of it share their connections, unless given a `pool`."""
+    """Requests to other services by HTTP."""
 
     def __init__(self, pool: Pool | None = None) -> None:
+        """All of them share the connections of the process, unless given a `pool`."""
         self._pool = pool or _shared(Settings.load().http_allow_private)
 
     @capability(

@@ -200,12 +200,17 @@ class GraphCode:
             rows[id] = Array([Raw(name), texts([self._ways.ids[target] for target in self._ways.targets(n)])], "()")
         first = texts([self._ways.ids[start] for start in starts])
         call = Call("by_readiness", [first, Table(rows)])
-        if merge.at is None:
+        if merge.at is None or not self._may_stop(merge.steps):
             self._block.code(call, before="await ")
-            return None
+            return None if merge.at is None else (merge.at,)
         with self._block.within(call, before=f"if {quoted(self._ways.ids[merge.at])} not in await "):
             self._block.line("return" if self._in_branch else "return None")
         return (merge.at,)
+
+    def _may_stop(self, steps: int) -> bool:
+        """Whether one of `steps` can be the last although it is no end."""
+        rest = bits_of(steps & ~self._ways.ends)
+        return any(not way.targets for n in rest for way in (self._ways.ways[n] or [Way(None, ())]))
 
     def _flow_step(self, n: int) -> None:
         step = self._graph.steps[self._ways.ids[n]]

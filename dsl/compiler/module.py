@@ -5,12 +5,12 @@ passes a strict type checker, and names only what it imports.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from runtara.protocol.ids import is_id
 
-from ..model import AgentStep, Graph, SplitStep, WaitForSignalStep, WhileStep
+from ..model import AgentStep, BaseStep, EmbedWorkflowStep, Graph, SplitStep, WaitForSignalStep, WhileStep
 from ..model_schema import Variable
 from ..model_values import Immediate, Reference
 from ..paths import Path
@@ -91,7 +91,7 @@ class _Module:
         return [
             f'"""{title}.',
             "",
-            f"Compiled from the JSON workflow `{self._id}` by `runtara dsl compile`: change that, compile it again.",
+            f"Compiled from the JSON workflow `{self._id}` by `runtara dsl compile`: change that one instead.",
             '"""',
         ]
 
@@ -118,18 +118,25 @@ def _without_texts(code: str) -> str:
 
 def connections_of(graph: Graph) -> set[str]:
     """The names of connections that steps of the graph and of its bodies are given."""
-    found: set[str] = set()
+    return {name for step in _steps(graph) if isinstance(step, AgentStep) for name in _named(step, graph.variables)}
+
+
+def embedded(graph: Graph) -> set[str]:
+    """The ids of the workflows that the graph and its bodies embed."""
+    return {step.child_workflow_id for step in _steps(graph) if isinstance(step, EmbedWorkflowStep)}
+
+
+def _steps(graph: Graph) -> Iterator[BaseStep]:
+    """Those of the graph and of its bodies."""
     for step in graph.steps.values():
+        yield step
         match step:
-            case AgentStep():
-                found |= _named(step, graph.variables)
             case SplitStep() | WhileStep():
-                found |= connections_of(step.subgraph)
+                yield from _steps(step.subgraph)
             case WaitForSignalStep() if step.on_wait is not None:
-                found |= connections_of(step.on_wait)
+                yield from _steps(step.on_wait)
             case _:
                 pass
-    return found
 
 
 def _named(step: AgentStep, constants: Mapping[str, Variable]) -> set[str]:

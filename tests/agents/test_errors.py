@@ -38,7 +38,7 @@ def test_its_wire_form_holds_all_of_it() -> None:
 def test_retries_wait_as_long_as_it_says_and_give_up_when_it_is_permanent() -> None:
     policy = Retry(max_attempts=2, jitter=0)
     wait, tries = policy.wait_after(LATER, Tries(1, 0))
-    assert (wait, tries) == (timedelta(seconds=1.5), Tries(1, 1))
+    assert (wait, tries.made, tries.asked) == (timedelta(seconds=1.5), 1, 1)
     assert policy.wait_after(NEVER, Tries(1, 0))[0] is None
     assert policy.wait_after(AgentError("BUSY", "busy", category="transient"), Tries(1, 0))[0] == timedelta(seconds=1)
 

@@ -51,7 +51,6 @@ _IDS: Final = (
     "a.b",
     "x/y",
     "x~1y",
-    "__",
     "steps",
     "data",
     "return",
@@ -96,7 +95,8 @@ class _Shared:
 class _Graph:
     shared: _Shared
     roots: list[str]
-    in_body: bool = False
+    avoid: frozenset[str] = frozenset()
+    """Ids of the graph around whose steps are seen here; one's own of the same id would hide it."""
     steps: dict[str, Json] = field(default_factory=dict)
     edges: list[Json] = field(default_factory=list)
 
@@ -262,7 +262,7 @@ class _Graph:
     def _wait(self, seen: list[str], depth: int) -> Json:
         step: Json = {"stepType": "WaitForSignal", "timeoutMs": {"valueType": "immediate", "value": 1_000}}
         if self._draw(st.booleans()):
-            step["onWait"] = self._body([*seen, "variables._signal_id"], depth=0)
+            step["onWait"] = self._body([*seen, "variables._signal_id"], depth=0, avoid=frozenset(self.steps))
         return step
 
     def _split(self, seen: list[str], depth: int) -> Json:
@@ -291,8 +291,8 @@ class _Graph:
             "stepType": "While", "condition": condition, "config": config, "subgraph": self._body(sees, depth=depth - 1)
         }  # fmt: skip
 
-    def _body(self, sees: list[str], *, depth: int) -> Json:
-        return _Graph(self.shared, roots=[*sees, "workflow.inputs"], in_body=True).whole(depth=depth)
+    def _body(self, sees: list[str], *, depth: int, avoid: frozenset[str] = frozenset()) -> Json:
+        return _Graph(self.shared, roots=[*sees, "workflow.inputs"], avoid=avoid).whole(depth=depth)
 
     # values
 
@@ -344,11 +344,9 @@ class _Graph:
         if step["stepType"] == "EmbedWorkflow":
             self.shared.embedded += 1
             return f"child {self.shared.embedded}"
-        base = self._draw(st.sampled_from(_IDS))
-        id = base if base not in self.steps and not base.startswith("__") else f"{base}{len(self.steps)}"
-        while id in self.steps or id.startswith("__"):
-            id = f"s{id}"
-        return id
+        base: str = self._draw(st.sampled_from(_IDS))
+        names = [base, *(f"{base}{number}" for number in range(len(self.steps) + len(self.avoid) + 1))]
+        return next(id for id in names if id not in self.steps and id not in self.avoid)
 
     def _stop(self, tails: list[Tail], seen: list[str], *, parallel: bool) -> None:
         """End the graph here: by failing, or where no branch runs beside this one also by a Finish."""

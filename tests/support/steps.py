@@ -1,5 +1,6 @@
 """JSON workflows written shortly, for tests."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,6 @@ def step(kind: str, **fields: object) -> Json:
 def graph(steps: Mapping[str, Json], *edges: str, **fields: object) -> Json:
     """`edges` are `"from to"`, or `"from to label"`; without any, the steps follow each other as they stand."""
     ids = list(steps)
-    written = edges or tuple(f"{one} {other}" for one, other in zip(ids, ids[1:], strict=False))
+    written = edges or tuple(f"{one} {other}" for one, other in itertools.pairwise(ids))
     plan = [dict(zip(("fromStep", "toStep", "label"), edge.split(), strict=False)) for edge in written]
     return {"steps": dict(steps), "executionPlan": plan, "entryPoint": ids[0], **fields}
