@@ -1,6 +1,6 @@
 """`runtara dsl register`: the platform keeps JSON workflows, in versions, and workers host them without their files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +17,7 @@ from .instances import client_of
 from .options import AsJson, Tenant
 
 if TYPE_CHECKING:
+    from runtara.dsl.model import Graph
     from runtara.dsl.problems import Problem
 
 
@@ -69,22 +70,38 @@ def _read(file: Path) -> _Read:
 
 
 async def _children(client: Client, read: list[_Read]) -> Mapping[str, object]:
-    """What the workflows may embed: documents by id, or None for one of the platform's that is not of JSON."""
+    """What the workflows may embed: documents by id, or None for one of the platform's that is not of JSON.
+
+    Raises `DefinitionNotFound` for a version that is embedded, and does not exist.
+    """
     views = await client.workflows()
     children: dict[str, object] = dict.fromkeys(view.id for view in views)
     of_json = {view.id for view in views if view.kind == KIND}
     given = {one.id: one.document for one in read}
-    for id in {child for one in read for child in _embedded(one)} & of_json - given.keys():
-        children[id] = msgspec.json.decode((await client.definitions.get(id)).document)
+    for id, version in sorted({child for one in read for child in _embedded(one)}, key=str):
+        if id in of_json and (id not in given or version is not None):
+            children[id] = msgspec.json.decode((await client.definitions.get(id, version=version)).document)
     return children | given
 
 
-def _embedded(read: _Read) -> set[str]:
-    from runtara.dsl.compiler import embedded
+def _embedded(read: _Read) -> Iterator[tuple[str, int | None]]:
     from runtara.dsl.parse import parse
 
     graph = parse(read.document, id=read.id).graph
-    return set() if graph is None else embedded(graph)
+    return iter(()) if graph is None else _in_graph(graph)
+
+
+def _in_graph(graph: "Graph") -> Iterator[tuple[str, int | None]]:
+    """The workflows that it embeds, and in which version; None is the last."""
+    from runtara.dsl.model import EmbedWorkflowStep
+    from runtara.dsl.walk import subgraphs
+
+    for step in graph.steps.values():
+        if isinstance(step, EmbedWorkflowStep):
+            version = step.child_version
+            yield step.child_workflow_id, version if isinstance(version, int) else None
+        for inner, _ in subgraphs(step):
+            yield from _in_graph(inner)
 
 
 def _problems(read: _Read, children: Mapping[str, object]) -> "tuple[Problem, ...]":

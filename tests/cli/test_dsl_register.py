@@ -13,9 +13,14 @@ def saying(answer: str) -> dict[str, Any]:
     return {"description": f"says {answer}", "steps": {"end": {"stepType": "Finish", "inputMapping": mapped}}}
 
 
-def calling(child: str) -> dict[str, Any]:
+def calling(child: str, version: int | str = "latest") -> dict[str, Any]:
     mapped = {"child": {"valueType": "reference", "value": "steps.call.outputs.answer"}}
-    call = {"stepType": "EmbedWorkflow", "childWorkflowId": child, "inputMapping": {}}
+    call: dict[str, Any] = {
+        "stepType": "EmbedWorkflow",
+        "childWorkflowId": child,
+        "childVersion": version,
+        "inputMapping": {},
+    }
     return {
         "steps": {"call": call, "end": {"stepType": "Finish", "inputMapping": mapped}},
         "executionPlan": [{"fromStep": "call", "toStep": "end"}],
@@ -82,6 +87,9 @@ def test_what_a_workflow_embeds_must_be_there_or_come_with_it(shell: Shell) -> N
     assert run(shell, "dsl", "register", outer, inner) == "outer@1\ninner@1\n"
     assert result(shell, "outer") == {"child": "child"}
     assert run(shell, "dsl", "register", outer) == "outer@1  (unchanged)\n"
+    write(shell, "outer", calling("inner", 9))
+    refused = shell.run("dsl", "register", outer)
+    assert (refused.returncode, "inner@9; the last versions are 1" in refused.stderr) == (3, True)
     python = write(shell, "caller", calling("broken"))
     assert "caller@1" in run(shell, "dsl", "register", python), "code of workers counts, too"
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -21,11 +22,13 @@ from runtara.sdk.client import Client, Handle
 from runtara.sdk.discovery import load
 from runtara.sdk.roles import registrar
 from runtara.sdk.worker import Worker
+from tests.support.http_server import always, http_server
 
 from .conftest import FLOWS
 from .test_waits import until
 
 pytestmark = pytest.mark.timeout(90)
+SECRET = "tr0ub4dor-and-3"
 
 
 def waiting(answer: str) -> dict[str, Any]:
@@ -93,6 +96,31 @@ async def test_version_2_is_registered_while_version_1_waits_and_its_worker_is_k
     }  # fmt: skip
     assert (await new.get()).definition == 2
     assert (await running.get()).restarts == 1
+
+
+async def test_a_registered_workflow_sends_the_secret_of_a_connection_and_nobody_records_it(
+    client: Client, deployed: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNTARA_HTTP_ALLOW_PRIVATE", "127.0.0.1")
+    called = {
+        "stepType": "Agent", "agentId": "http", "capabilityId": "http-request", "connectionId": "crm",
+        "inputMapping": {"url": {"valueType": "immediate", "value": "orders"}},
+    }  # fmt: skip
+    said = {"orders": {"valueType": "reference", "value": "steps.call.outputs.body"}}
+    steps = {"call": called, "end": {"stepType": "Finish", "inputMapping": said}}
+    document = {"steps": steps, "trackEvents": True, "executionPlan": [{"fromStep": "call", "toStep": "end"}]}
+    async with http_server() as server, Pool(replace(deployed, log_level="debug"), [], registered=True):
+        server.routes["/orders"] = always(200, b"[1, 2]")
+        await client.connections.set("crm", "http_bearer", {"token": SECRET, "base_url": server.url})
+        await register(client, "orders", document)
+        handle = await starts(client, "orders", "i-1")
+        assert await handle.result(timeout=40) == {"orders": [1, 2]}
+        assert [request.headers["authorization"] for request in server.seen] == [f"Bearer {SECRET}"]
+        assert SECRET not in str([bytes(event.data) async for event in handle.history()])
+        (view,) = await client.connections.list()
+        assert view.used_by == ["orders"]
+    written = capfd.readouterr()
+    assert SECRET not in written.out + written.err
 
 
 async def test_a_child_is_of_the_last_version_or_of_the_one_that_is_named(client: Client, pool: Pool) -> None:
