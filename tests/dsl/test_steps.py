@@ -671,6 +671,8 @@ async def test_input_is_data_and_variables_or_bare_data() -> None:
             ({}, "data.n is missing"),
             ({"data": {"n": 1}, "variables": {"x": 1}}, "it has no variable 'x'"),
             ({"data": {"n": 1}, "more": 1}, "put it into data"),
+            ({"data": {"n": 1}, "variables": {"limit": "x"}}, "variables.limit must be an integer, not text"),
+            ({"data": {"n": 1}, "variables": [1]}, "variables is an object"),
         )
         for given, why in refused:
             with pytest.raises(WorkflowFailed, match=why):
