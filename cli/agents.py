@@ -17,7 +17,7 @@ from runtara.protocol.errors import InvalidAgent, InvalidConnection, InvalidInpu
 
 from . import exits, output
 from .completion import complete_agent, complete_capability
-from .options import AsJson, parse_input
+from .options import STDIN, AsJson, parse_input
 
 if TYPE_CHECKING:
     from runtara.agents import Agent, AgentError, Capability, Connection
@@ -106,6 +106,9 @@ def try_capability(
 ) -> None:
     """Call a capability here and now, for real, and print what it gives as JSON."""
 
+    if input == STDIN and str(connection_file) == STDIN:
+        raise typer.BadParameter("standard input can be the inputs or the connection, not both")
+
     async def go() -> None:
         from runtara.agents import AgentError
         from runtara.agents.calls import call
@@ -162,7 +165,7 @@ def _connection(capability: "Capability", file: Path) -> "Connection":
     from runtara.agents.connections import parse_connection
 
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+        text = sys.stdin.read() if str(file) == STDIN else file.read_text()
         fields = orjson.loads(text)
     except (OSError, UnicodeDecodeError, orjson.JSONDecodeError) as exc:
         reason = str(exc) if isinstance(exc, OSError) else f"{file} is not JSON"  # without what it holds

@@ -121,7 +121,7 @@ def _executed(source: str, id: str) -> JsonWorkflow:
     name = f"{MODULES}.{id.replace('-', '_')}_{version}"
     module = sys.modules.get(name)
     if module is None:
-        file = f"<{id}.json, compiled>"
+        file = f"<{id}.json, compiled, {version[:8]}>"
         spec = importlib.util.spec_from_loader(name, loader=None, origin=file)
         assert spec is not None
         module = importlib.util.module_from_spec(spec)

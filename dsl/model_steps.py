@@ -231,7 +231,12 @@ class SignalAction(Model):
 
 
 class WaitForSignalStep(BaseStep):
-    """Waits for a signal. Outputs: its payload."""
+    """Waits for a signal. Outputs: its payload.
+
+    The signal is called as the step: `approve`; in a body, behind the step that has the body and the index:
+    `lines-0-approve`. An id that a signal cannot have gives `signal-` and a hash. `variables._signal_id` has the name,
+    and so has the event `waiting_for_signal`, which is written if there is an `action`.
+    """
 
     step_type: Literal["WaitForSignal"] = "WaitForSignal"
     timeout_ms: PlainOrValue | None = Field(default=None, description="ms after which the step fails")

@@ -140,10 +140,10 @@ def _an(kind: str) -> str:
     return f"{'an' if kind[0] in 'aio' else 'a'} {kind}"
 
 
-def json_schema(fields: Fields) -> dict[str, object]:
+def json_schema(fields: Fields) -> dict[str, Any]:
     """The JSON Schema of an object with these fields."""
     required = [name for name, field in fields.items() if field.get("required") and "default" not in field]
-    schema: dict[str, object] = {
+    schema: dict[str, Any] = {
         "type": "object", "properties": {name: _field_schema(field) for name, field in fields.items()},
     }  # fmt: skip
     return {**schema, "required": required} if required else schema

@@ -70,23 +70,27 @@ def test_the_client_of_the_readme_gets_its_result(workplace: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
 
 
-def test_the_json_workflow_of_the_readme_is_checked_compiled_drawn_and_run(tmp_path: Path) -> None:
+def test_the_json_workflow_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     (document,) = blocks("json")
-    (commands,) = [block for block in blocks("sh") if block.startswith("runtara dsl validate")]
-    (tmp_path / "parcels.json").write_text(document)
-    printed = []
-    for line in commands.strip().splitlines():
-        command = line.replace("runtara", f"{sys.executable} -m runtara.cli", 1)
-        done = subprocess.run(
-            command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, (line, done.stderr)
-        printed.append(done.stdout)
-    valid, source, graph, result = printed
-    assert valid == "parcels.json: valid\n"
-    compile(source, "parcels.py", "exec")
-    assert graph.startswith("flowchart")
-    assert [parcel["price"] for parcel in json.loads(result)["parcels"]] == [6, 8, 64]
+    (commands,) = [block for block in blocks("sh") if "dsl validate" in block]
+    (excerpt,) = [block for block in blocks("text") if "run.agent" in block]
+    (tmp_path / "orders.json").write_text(document)
+    validate, run, compile = commands.splitlines()
+    said = [
+        subprocess.run(
+            line.replace("runtara", f"{sys.executable} -m runtara.cli", 1),
+            shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+        ).stdout
+        for line in (validate, compile)
+    ]  # fmt: skip
+    assert said[0] == "orders.json: valid\n"
+    assert excerpt in said[1]
+    with data_folder() as folder:
+        (folder / "orders.json").write_text(document)
+        line = run.replace("runtara", f"{sys.executable} -m runtara.cli", 1) + " --json"
+        done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["result"] == {"counts": {"de": 2, "fr": 1}}
 
 
 def test_the_agent_of_the_readme_works_in_a_workflow_and_alone(tmp_path: Path) -> None:

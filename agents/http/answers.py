@@ -28,7 +28,8 @@ async def read(url: httpx.URL, response: httpx.Response, limit: int = MAX_RESPON
     """The whole body. Raises `AgentError`, or `httpx.TransportError` if the connection broke; closes the response."""
     assert isinstance(response.stream, httpx.AsyncByteStream)
     try:
-        if int(response.headers.get("content-length", "0")) > limit:
+        length = response.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > limit:
             raise _too_large(url, limit)
         content = bytearray()
         async for chunk in _plain(url, response.headers.get("content-encoding", ""), response.stream, limit):

@@ -65,7 +65,9 @@ def _conditional(step: ConditionalStep, body: BodyName) -> _Parts:
 
 def _switch(step: SwitchStep, body: BodyName) -> _Parts:
     config = step.config
-    kwargs: dict[str, Node] = {} if config.default is None else {"default": value(config.default)}
+    kwargs: dict[str, Node] = {}
+    if "default" in config.model_fields_set:
+        kwargs["default"] = literal(None) if config.default is None else value(config.default)
     if step.routes:
         kwargs["routes"] = _TRUE
     return [value(config.value), Array([_case(case) for case in config.cases])], kwargs

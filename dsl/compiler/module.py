@@ -15,7 +15,7 @@ from ..model_schema import Variable
 from ..model_values import Immediate, Reference
 from ..paths import Path
 from .graphs import GraphCode
-from .printing import Call, Node, Raw, Text, literal, printed, texts
+from .printing import WIDTH, Call, Node, Raw, Text, literal, printed, texts
 from .values import fields
 from .writing import Block, Names
 
@@ -25,7 +25,6 @@ _RUNTIME: Final = (
 )  # fmt: skip
 _OTHERS: Final = frozenset({"Any", "Context", "Sequence", "WORKFLOW"})
 _USED: Final = re.compile(r"\b(" + "|".join(_RUNTIME) + r")\b")
-_LEAST_LIMIT: Final = 120
 
 
 def compile_workflow(graph: Graph, *, id: str) -> str:
@@ -72,6 +71,8 @@ class _Module:
             kwargs["output_schema"] = fields(graph.output_schema)
         if graph.variables:
             kwargs["variables"] = literal({name: variable.value for name, variable in graph.variables.items()})
+            types = {name: one.type.value for name, one in graph.variables.items() if one.type is not None}
+            kwargs |= {"variable_types": literal(types)} if types else {}
         if not graph.durable:
             kwargs["durable"] = Raw("False")
         if graph.track_events:
@@ -103,7 +104,7 @@ class _Module:
         many = ["from runtara.dsl.runtime import (", *(f"    {name}," for name in used), ")"]
         return [
             *lines, "from typing import Any", "",
-            *([one] if len(one) <= _LEAST_LIMIT else many), "from runtara.sdk import Context",
+            *([one] if len(one) <= WIDTH else many), "from runtara.sdk import Context",
         ]  # fmt: skip
 
 

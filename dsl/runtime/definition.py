@@ -30,14 +30,15 @@ Body = Callable[..., Coroutine[Any, Any, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """`variables` are constants that an input may replace; `durable` False: agents' calls are not recorded, and made
-    again by every attempt; `connections` are the names that its steps may ask for."""
+    """`variables` are constants that an input may replace, of the types in `variable_types`; `durable` False: agents'
+    calls are not recorded, and made again by every attempt; `connections` are the names that its steps may ask for."""
 
     id: str
     description: str = ""
     input_schema: Fields = field(default_factory=dict)
     output_schema: Fields = field(default_factory=dict)
     variables: Mapping[str, object] = field(default_factory=dict)
+    variable_types: Mapping[str, str] = field(default_factory=dict)
     durable: bool = True
     track_events: bool = False
     rate_limit_budget_ms: int = DEFAULT_RATE_LIMIT_BUDGET_MS
@@ -60,13 +61,15 @@ class JsonWorkflow(Workflow[..., Any]):
     def arguments(self, input: bytes | Raw) -> dict[str, Any]:
         """`data` and `variables`, checked. Raises `InvalidInput`."""
         given = self._given(input)
-        variables = given.get(VARIABLES)
-        self._check_variables({} if variables is None else variables)
+        variables = {} if given.get(VARIABLES) is None else given[VARIABLES]
+        self._check_variables(variables)
+        types = {name: {"type": kind, "nullable": True} for name, kind in self.definition.variable_types.items()}
         try:
+            conform(variables, types, what=VARIABLES)
             data = conform(given.get(DATA, {}), self.definition.input_schema, what=DATA)
         except SchemaMismatch as exc:
             raise InvalidInput(workflow=self.name, reason=str(exc)) from exc
-        return {DATA: data, VARIABLES: variables or {}}
+        return {DATA: data, VARIABLES: variables}
 
     def _given(self, input: bytes | Raw) -> dict[str, Any]:
         try:
@@ -98,7 +101,8 @@ class JsonWorkflow(Workflow[..., Any]):
         """The JSON Schema of the input object."""
         definition = self.definition
         data = json_schema(definition.input_schema) if definition.input_schema else {}
-        variables = {name: {"default": value} for name, value in definition.variables.items()}
+        declared = json_schema({name: {"type": kind} for name, kind in definition.variable_types.items()})["properties"]
+        variables = {name: {**declared.get(name, {}), "default": value} for name, value in definition.variables.items()}
         schema: dict[str, Any] = {
             "type": "object",
             "properties": {

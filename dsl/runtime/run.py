@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from runtara.sdk.context import Context
 
 from ..conditions import holds
-from ..values import Scope, resolve, resolve_inputs
+from ..values import MISSING, Scope, resolve, resolve_inputs
 from . import tracing
 from .agent import AgentCall, call_agent
 from .child import ChildCall, call_child
@@ -33,7 +33,7 @@ Work = Callable[[Any], Coroutine[Any, Any, Any]]
 class Run:
     """Made by a compiled workflow; `inner` makes those of its bodies."""
 
-    __slots__ = ("ctx", "definition", "durable", "extras", "indices", "inputs", "scope", "steps")
+    __slots__ = ("ctx", "definition", "durable", "extras", "indices", "inputs", "path", "scope", "steps")
 
     def __init__(
         self, ctx: Context, data: object, variables: Mapping[str, object] | None, definition: Definition
@@ -43,20 +43,22 @@ class Run:
         self.definition = definition
         self.durable = definition.durable
         self.indices: tuple[int, ...] = ()
+        self.path: tuple[str, ...] = ()
         self.inputs: dict[str, object] = {"data": data, "variables": given}
         self.extras: Mapping[str, object] = {}
         self.steps = Records()
         self.scope = self._scope(data, given)
 
     def inner(
-        self, data: object, variables: Mapping[str, object], *, index: int | None = None, durable: bool = True,
-        steps: Mapping[str, object] | None = None, **roots: object,
+        self, at: Step, data: object, variables: Mapping[str, object], *, index: int | None = None,
+        durable: bool = True, steps: Mapping[str, object] | None = None, **roots: object,
     ) -> "Run":  # fmt: skip
-        """The run of a body. `index`: of the item or turn; `roots`: what it can read besides, `item` or `loop`."""
+        """The run of the body of `at`. `index`: of the item or turn; `roots`: what else it reads, `item` or `loop`."""
         run = Run.__new__(Run)
         run.ctx, run.definition, run.inputs = self.ctx, self.definition, self.inputs
         run.durable = self.durable and durable
         run.indices = self.indices if index is None else (*self.indices, index)
+        run.path = (*self.path, at.id) if index is None else (*self.path, at.id, str(index))
         run.extras = {**self.extras, **roots}
         run.steps = Records(steps or {})
         run.scope = run._scope(data, variables)
@@ -85,7 +87,7 @@ class Run:
         return bool(outputs["result"])
 
     async def switch(
-        self, id: str, value: object, cases: Sequence[Case], *, default: object = None, routes: bool = False,
+        self, id: str, value: object, cases: Sequence[Case], *, default: object = MISSING, routes: bool = False,
         name: str = "", breakpoint: bool = False,
     ) -> str:  # fmt: skip
         """The route of the first case that matches; `default` where none does."""
@@ -186,7 +188,7 @@ class Run:
 
             def of_item(index: int, item: object) -> Coroutine[Any, Any, Any]:
                 known = {**given, "_index": index, "_item": item}
-                return self.inner(item, known, index=index, durable=durable, item=item).graph(body)
+                return self.inner(step, item, known, index=index, durable=durable, item=item).graph(body)
 
             return await split_items(self.ctx, step.key, found, of_item, options)
 
@@ -207,7 +209,7 @@ class Run:
                 given = resolve_inputs(variables or {}, self.scope.with_roots(loop=loop))
                 known = {**given, "_index": index, "_loop": loop, "_previousOutputs": loop["outputs"]}
                 data = self.scope.roots["data"]
-                return self.inner(data, known, index=index, durable=durable, loop=loop).graph(body)
+                return self.inner(step, data, known, index=index, durable=durable, loop=loop).graph(body)
 
             return await turn_by_turn(self.ctx, step.key, goes_on, turn, LoopOptions(max_iterations, timeout_ms))
 
@@ -236,11 +238,11 @@ class Run:
             if on_wait is not None:
                 data, variables = self.scope.roots["data"], cast(dict[str, object], self.scope.roots["variables"])
                 known = {**variables, "_signal_id": signal}
-                await self.inner(data, known, steps=self.steps).graph(on_wait)
+                await self.inner(step, data, known, steps=self.steps).graph(on_wait)
 
         async def work(found: dict[str, Any]) -> object:
             wait = SignalWait(
-                step.id, self.indices, found.get("timeout_ms"), response_schema or {}, found.get("action")
+                (*self.path, step.id), found.get("timeout_ms"), response_schema or {}, found.get("action")
             )
             return await wait_for_signal(self.ctx, step.key, wait, before)
 

@@ -30,11 +30,11 @@ def case(kind: str, match: object, output: object, route: str = DEFAULT_ROUTE) -
 
 
 def choose(value: object, cases: Sequence[Case], default: object, scope: Scope) -> tuple[str, object]:
-    """Route and output of the first case that matches."""
+    """Route and output of the first case that matches; without a default, an empty object where none does."""
     for one in cases:
         if matches(value, one.kind, one.match):
             return one.route, resolve(one.output, scope)
-    return DEFAULT_ROUTE, resolve(default, scope)
+    return DEFAULT_ROUTE, {} if default is MISSING else resolve(default, scope)
 
 
 def filtered(value: object, condition: object, scope: Scope) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Steps that wait: Delay, WaitForSignal, and the breakpoint before any step.
 
 Invariants: deadlines are the platform's, absolute and in the log; the name of a signal is a legal one, and the same in
-every attempt, for each loop index another.
+every attempt, for each loop index another; what is asked of people is in the log before anybody is waited for.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any, Final
 from runtara.protocol.ids import is_id
 from runtara.sdk.context import Context
 
-from ..coercions import as_text, number_in
+from ..coercions import number_in
 from ..schemas import Fields, conform
 from .errors import INVALID_INPUT, StepError
 
@@ -24,8 +24,9 @@ AWAITED: Final = "waiting_for_signal"
 
 @dataclass(frozen=True, slots=True)
 class SignalWait:
-    step: str
-    indices: tuple[int, ...]
+    """`path`: the step, behind those whose body it is in, with their indices."""
+
+    path: tuple[str, ...]
     timeout_ms: object
     response_schema: Fields
     action: Mapping[str, Any] | None
@@ -44,25 +45,21 @@ async def wait_for_signal(
     ctx: Context, key: str, wait: SignalWait, before: Callable[[str], Coroutine[Any, Any, None]]
 ) -> object:
     """The payload. Raises `SignalTimeout`, `SchemaMismatch`."""
-    signal = signal_name(wait)
+    signal = signal_name(wait.path)
     timeout = None if wait.timeout_ms is None else _duration(wait.timeout_ms, "timeoutMs")
     with ctx.scope(key):
         if wait.action is not None:
-            await ctx.emit(AWAITED, {"signal": signal, "step": wait.step, **wait.action}, key="action")
+            await ctx.emit(AWAITED, {"signal": signal, "step": wait.path[-1], **wait.action}, key="action")
         with ctx.scope("wait"):
             await before(signal)
     payload = await ctx.wait_signal(signal, timeout=timeout, key=key)
     return conform(payload, wait.response_schema, what=f"the payload of signal {signal!r}")
 
 
-def signal_name(wait: SignalWait) -> str:
-    """The action's key, else the step's id; with the values of `correlation` and the loop indices behind it. What is no
-    legal name becomes one by its hash."""
-    action = wait.action or {}
-    correlation: Mapping[str, object] = action.get("correlation") or {}
-    parts = [action.get("key") or wait.step, *map(as_text, correlation.values()), *map(str, wait.indices)]
-    name = "-".join(parts)
-    return name if is_id(name) else f"signal-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+def signal_name(path: tuple[str, ...]) -> str:
+    """`approve`; in the body of a Split or While `lines-0-approve`. What is no legal name becomes one by its hash."""
+    name = "-".join(path)
+    return name if is_id(name) else f"signal-{hashlib.sha256(repr(path).encode()).hexdigest()[:16]}"
 
 
 def _duration(value: object, what: str) -> timedelta:

@@ -43,6 +43,7 @@ async def fails(http: Http, **inputs: Any) -> AgentError:
 # what is sent
 
 
+@pytest.mark.smoke
 async def test_a_json_request_is_answered_in_json(http: Http, server: HttpServer) -> None:
     server.routes["/orders"] = always(201, b'{"id": 7, "name": "\xc3\xbc"}', X_Mark="a")
     made = await http.request(HttpRequest(

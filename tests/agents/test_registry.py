@@ -52,6 +52,7 @@ def test_one_that_cannot_be_used_is_named_and_disturbs_no_other(value: str, reas
     assert found.agent("parcels").id == "parcels"
 
 
+@pytest.mark.smoke
 def test_every_agent_of_ours_can_be_loaded_and_is_what_it_is_called() -> None:
     assert [agent.id for agent in registry().agents()] == list(registry().ids())
 

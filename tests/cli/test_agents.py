@@ -126,6 +126,7 @@ def test_private_addresses_are_refused_here_too(place: Place, server: str) -> No
             "none.json",
         ),
         (["test", "utils", "delay-in-ms", "--input", '{"delay_value": 60000}', "--timeout", "0.05"], 1, "STEP_TIMEOUT"),
+        (["test", "utils", "return-input", "--input", "-", "--connection-file", "-"], 2, "not both"),
         (["test"], 2, "AGENT"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from runtara.dsl.load import load_workflow
 from runtara.sdk.client import Handle
 from runtara.sdk.testing import MemoryPlatform, assert_crash_safe
+from runtara.sdk.testing.host import Crash
 from tests.support.probe_agent import EFFECTS, forget_tries
 from tests.support.steps import agent, echo, finish, graph, imm, mapping, op, ref, step
 
@@ -177,3 +178,22 @@ SMALL = {
 async def test_crash_safe(name: str) -> None:
     workflow = load_workflow(SMALL[name], id="small")
     await assert_crash_safe(workflow, {}, effects=EFFECTS, before_each=forget_tries)
+
+
+@pytest.mark.parametrize("inputs", [{"times": 3, "value": 1}, {"times": 3, "value": 1, "retry_after_ms": 15_000}])
+async def test_no_try_that_was_recorded_is_made_again(inputs: dict[str, Any]) -> None:
+    """Failed tries, too: between two of them a process may die."""
+    document = graph({"a": agent("fails", inputs, retryDelay=30_000), "end": finish(a=ref("steps.a.outputs"))})
+    workflow = load_workflow(document, id="tries")
+    for at in range(1, 8):
+        for when in ("before", "after"):
+            forget_tries()
+            EFFECTS.calls.clear()
+            async with MemoryPlatform(workflow) as platform:
+                platform._host.crash = Crash(at, when)
+                handle = await platform.start(workflow, {})
+                assert await handle.result() == {"a": 1}
+                log = platform.log(handle.id)
+            recorded = sum(event.key == "a" and event.type in ("StepFailed", "CheckpointSaved") for event in log)
+            lost = len(EFFECTS.calls) - recorded
+            assert lost == 0 if when == "after" else lost in (0, 1)

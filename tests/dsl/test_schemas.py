@@ -25,7 +25,7 @@ def test_no_fields_declare_nothing() -> None:
 
 def test_defaults_are_filled_in_at_every_depth_and_the_data_stay_as_they_were() -> None:
     given = {"lines": [{"sku": "a"}, {"sku": "b", "n": 2}], "more": True}
-    fields = {"lines": {"type": "array", "items": LINE}, "limit": {"type": "number", "default": 2.5}}
+    fields: dict[str, Any] = {"lines": {"type": "array", "items": LINE}, "limit": {"type": "number", "default": 2.5}}
     found = conform(given, fields, what="data")
     assert found == {"lines": [{"sku": "a", "n": 1}, {"sku": "b", "n": 2}], "more": True, "limit": 2.5}
     assert given == {"lines": [{"sku": "a"}, {"sku": "b", "n": 2}], "more": True}

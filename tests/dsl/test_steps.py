@@ -101,6 +101,14 @@ async def test_a_switch_without_routes_only_gives_a_value() -> None:
     assert await result_of(document, {"n": 1}) == {"size": "little"}
 
 
+async def test_a_switch_without_a_default_gives_an_empty_object() -> None:
+    cases = [{"matchType": "EQ", "match": 1, "output": "one"}]
+    for default, result in ({}, {}), ({"default": None}, None):
+        config = {"value": ref("data.n"), "cases": cases, **default}
+        document = graph({"s": step("Switch", config=config), "end": finish(s=ref("steps.s.outputs"))})
+        assert await result_of(document, {"n": 2}) == {"s": result}
+
+
 async def test_conditional_edges_are_tried_by_priority() -> None:
     document = graph({"a": echo(1), "low": finish(way="low"), "high": finish(way="high"), "none": finish(way="none")})
     document["executionPlan"] = [
@@ -150,8 +158,8 @@ async def test_a_wait_in_a_split_has_a_signal_for_each_item() -> None:
 
     async def drive(platform: MemoryPlatform, handle: Handle[Any]) -> None:
         await platform.settle()
-        await handle.signal("ask-1", "second")
-        await handle.signal("ask-0", "first")
+        await handle.signal("s-1-ask", "second")
+        await handle.signal("s-0-ask", "first")
 
     assert await result_of(document, drive=drive) == {"all": [{"got": "first"}, {"got": "second"}]}
 
@@ -364,11 +372,11 @@ async def test_what_runs_before_a_wait_knows_the_signal() -> None:
             "end": finish(got=ref("steps.ask.outputs")),
         }
     )
-    result, log = await run(document, {"order": 7}, drive=lambda p, h: send(p, h, "ship-7", "go"))
+    result, log = await run(document, {"order": 7}, drive=lambda p, h: send(p, h, "ask", "go"))
     assert result == {"got": "go"}
     assert "ask/wait/tell" in keys_of(log)
     (told,) = [event for event in log if event.type == "CustomEvent"]
-    assert b'"signal":"ship-7"' in bytes(told.data)
+    assert b'"signal":"ask","step":"ask","key":"ship","correlation":{"order":7}' in bytes(told.data)
     assert b'"who":"Zo' in bytes(told.data)
 
 
@@ -663,6 +671,8 @@ async def test_input_is_data_and_variables_or_bare_data() -> None:
             ({}, "data.n is missing"),
             ({"data": {"n": 1}, "variables": {"x": 1}}, "it has no variable 'x'"),
             ({"data": {"n": 1}, "more": 1}, "put it into data"),
+            ({"data": {"n": 1}, "variables": {"limit": "x"}}, "variables.limit must be an integer, not text"),
+            ({"data": {"n": 1}, "variables": [1]}, "variables is an object"),
         )
         for given, why in refused:
             with pytest.raises(WorkflowFailed, match=why):

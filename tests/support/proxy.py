@@ -1,7 +1,6 @@
 """A TCP proxy in front of a server: the network that a test can cut, hold and mend."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ class Proxy:
         self.clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._port = at_port
+        self._left: int | None = None  # bytes of clients that still get through
 
     @property
     def url(self) -> str:
@@ -33,10 +33,20 @@ class Proxy:
             self._server = None
         for writer in list(self._writers):
             writer.transport.abort()
+        for task in self._tasks:
+            task.cancel()  # one may be held
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def hold(self) -> None:
         self._whole.clear()
+
+    @property
+    def holds(self) -> bool:
+        return not self._whole.is_set()
+
+    def hold_after(self, count: int) -> None:
+        """`hold`, once so many more bytes have come from clients."""
+        self._left = count
 
     def say(self, words: bytes) -> None:
         """Tell the clients something as if the server had; nothing else may be under way."""
@@ -54,19 +64,27 @@ class Proxy:
         self._writers |= {writer, back}
         self.clients.add(writer)
         for source, target in ((reader, back), (there, writer)):
-            task = asyncio.create_task(self._forward(source, target))
+            task = asyncio.create_task(self._forward(source, target, counted=source is reader))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+    async def _forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, counted: bool) -> None:
+        try:
             while data := await source.read(65_536):
+                if counted and self._left is not None:
+                    self._left -= len(data)
+                    if self._left < 0:
+                        self._left = None
+                        self.hold()
                 await self._whole.wait()
                 target.write(self.alter(data) if target in self.clients else data)
                 await target.drain()
-        target.transport.abort()
-        self._writers.discard(target)
-        self.clients.discard(target)
+        except OSError:
+            pass
+        finally:
+            target.transport.abort()
+            self._writers.discard(target)
+            self.clients.discard(target)
 
 
 @asynccontextmanager

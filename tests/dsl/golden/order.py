@@ -24,6 +24,7 @@ WORKFLOW = Definition(
     description="Large orders are approved by somebody.",
     input_schema={"order": {"type": "object", "required": True}},
     variables={"limit": 100},
+    variable_types={"limit": "integer"},
 )
 
 
