@@ -3,8 +3,11 @@
 The library `regex` looks at a clock while it matches, so a pattern that would take for ever on some text ends in an
 error; its syntax is that of Python's `re`, and more.
 
-Invariants: no pattern holds a thread for longer than `SECONDS`, none is longer than `PATTERN_CHARACTERS`, and no
-replacement makes a text longer than `RESULT_CHARACTERS`.
+It has no such look at its memory: `(a{9999}){9999}` becomes a program of a hundred million parts. So what a pattern's
+least repetitions multiply to is worked out before it is compiled.
+
+Invariants: no pattern holds a thread for longer than `SECONDS`, or becomes more than `PROGRAM_PARTS`; no replacement
+makes a text longer than `RESULT_CHARACTERS`.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,16 +25,23 @@ TOO_LONG: Final = "TEXT_TOO_LONG"
 SECONDS: Final = 2.0  # for one call: 10 MB take an ordinary pattern a tenth of it
 PATTERN_CHARACTERS: Final = 10_000
 RESULT_CHARACTERS: Final = 32 * 1024 * 1024  # 64 MiB, the most the platform carries, is that much of two-byte text
+PROGRAM_PARTS: Final = 20_000  # of a compiled pattern, 0.3 to 0.7 kB each
+CACHED: Final = 32  # patterns, so of those that are as large as they may be less than half a gigabyte
+_COUNT: Final = regex.compile(r"(^|.)\{(\d+)", regex.DOTALL | regex.ASCII)
+_AFTER_GROUP: Final = frozenset(")}+*? \t\r\n")  # what may stand between a group and its count
 _DOLLAR: Final = regex.compile(r"\$(?:(\$)|(\d{1,3}|[A-Za-z_]\w*)|\{([^{}]*)\})", regex.ASCII)
 
 Expand = Callable[["regex.Match[str]"], str]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=CACHED)
 def compiled(pattern: str, *, ignore_case: bool) -> "regex.Pattern[str]":
     """The pattern. Raises `AgentError` TEXT_INVALID_REGEX."""
     if len(pattern) > PATTERN_CHARACTERS:
         raise AgentError(INVALID_REGEX, f"a pattern has at most {PATTERN_CHARACTERS:,} characters")
+    if _parts(pattern) > PROGRAM_PARTS:
+        reason = f"its least repetitions, as in (a{{100}}){{100}}, multiply to more than {PROGRAM_PARTS:,}"
+        raise AgentError(INVALID_REGEX, reason)
     try:
         return regex.compile(pattern, regex.IGNORECASE if ignore_case else 0)
     except (regex.error, OverflowError, RecursionError, ValueError) as exc:
@@ -69,6 +79,21 @@ def check_length(characters: int) -> None:
     """Raises `AgentError` TEXT_TOO_LONG for more than a text may have."""
     if characters > RESULT_CHARACTERS:
         raise AgentError(TOO_LONG, f"the text would have more than {RESULT_CHARACTERS:,} characters")
+
+
+def _parts(pattern: str) -> int:
+    """At least what the library makes of it: counts behind single characters add up, those behind groups multiply, as
+    if all groups lay within each other."""
+    alone, times = len(pattern), 1
+    for before, digits in _COUNT.findall(pattern, overlapped=True):
+        count = int(digits[:7])
+        if before in _AFTER_GROUP:
+            times *= max(count, 1)
+        else:
+            alone += count
+        if times > PROGRAM_PARTS:
+            break
+    return alone * times
 
 
 class _Budget:

@@ -23,6 +23,7 @@ from runtara.infra.logs import configure
 from runtara.infra.settings import Settings
 from runtara.sdk.client import Client
 
+from .agents import AGENTS
 from .cases import CASES, Case, OurBench
 from .dsl import DSL
 from .json_steps import JSON
@@ -31,7 +32,7 @@ from .launching import LAUNCHING
 from .measure import Line, fsync_ms
 from .waiting import WAITING
 
-ALL = {**CASES, **WAITING, **LAUNCHING, **DSL, **JSON}
+ALL = {**CASES, **WAITING, **LAUNCHING, **AGENTS, **DSL, **JSON}
 RESULTS = Path(__file__).parent / "results"
 TARGET = "bench.workflows"
 JOURNAL_BYTES = 512 * 1024 * 1024

@@ -13,6 +13,7 @@ nothing is read from the network; depth and the size of one element are bounded.
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+import msgspec
 from lxml import etree
 from pydantic import JsonValue
 
@@ -34,6 +35,7 @@ TOO_DEEP: Final = "XML_TOO_DEEP"
 TOO_LARGE: Final = "XML_TOO_LARGE"
 CHUNK_BYTES: Final = 64 * 1024
 DEPTH: Final = 60  # of elements; each may be an object in an array, and the platform carries 128 levels of JSON
+CHARACTERS: Final = 64 * 1024 * 1024  # of text within one element that is kept: the platform carries no more
 NODES: Final = 2_000_000  # elements within one that is kept: some GB of memory, and no file of 64 MiB has so many
 
 
@@ -64,18 +66,17 @@ def document(content: bytes, options: XmlOptions) -> dict[str, JsonValue]:
     return {target.root: target.take()[0]}
 
 
-class _Node:
-    """An element that is being read."""
+class _Node(msgspec.Struct):
+    """An element that is being read. What it may have is made when it is met: most have nothing but a text."""
 
-    __slots__ = ("name", "pending", "texts", "value")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.value: dict[str, JsonValue] = {}
-        self.texts: list[str] = []
-        self.pending: list[str] = []  # pieces of one text: the parser gives it in as many as it likes
+    name: str
+    value: dict[str, JsonValue] | None = None
+    texts: list[str] | None = None
 
     def add(self, name: str, child: JsonValue) -> None:
+        if self.value is None:
+            self.value = {name: child}
+            return
         known = self.value.get(name)
         if known is None:
             self.value[name] = child
@@ -84,24 +85,17 @@ class _Node:
         else:
             self.value[name] = [known, child]
 
-    def end_text(self, *, trim: bool) -> None:
-        if not self.pending:
-            return
-        text = self.pending[0] if len(self.pending) == 1 else "".join(self.pending)
-        self.pending.clear()
-        text = text.strip() if trim else text
+    def add_text(self, text: str) -> None:
         if text:
+            self.texts = self.texts or []
             self.texts.append(text)
 
-    def done(self, *, trim: bool) -> JsonValue:
-        if not self.texts and not self.value:  # nothing but a text, as most elements are
-            text = "".join(self.pending)
-            return (text.strip() if trim else text) or self.value
-        self.end_text(trim=trim)
-        if not self.texts:
-            return self.value
-        text = (" " if trim else "").join(self.texts)
-        if not self.value:
+    def done(self, between: str) -> JsonValue:
+        """What it has become, its texts joined."""
+        if self.texts is None:
+            return self.value or {}
+        text = between.join(self.texts)
+        if self.value is None:
             return text
         attributes = self.value.pop("@attributes", None)  # first, then the text, then the children
         head: dict[str, JsonValue] = {} if attributes is None else {"@attributes": attributes}
@@ -109,14 +103,22 @@ class _Node:
 
 
 class _Target(_Calls):
-    """What lxml's parser calls. Keeps the elements named `wanted`, or the root if that is None."""
+    """What lxml's parser calls. Keeps the elements named `wanted`, or the root if that is None.
+
+    These calls are what reading costs, so they do as little as they can.
+    """
 
     def __init__(self, wanted: str | None, options: XmlOptions) -> None:
         self._wanted = wanted
-        self._options = options
-        self._open: list[_Node] = []
+        self._trim = options.trim_text
+        self._keeps_text = options.preserve_text
+        self._keeps_attributes = options.include_attributes
+        self._node: _Node | None = None  # the innermost of those that are kept
+        self._outer: list[_Node] = []
+        self._pieces: list[str] = []  # of the text that is being read: the parser gives it in as many as it likes
         self._depth = 0
         self._nodes = 0
+        self._characters = 0
         self._done: list[JsonValue] = []
         self.root = ""
 
@@ -133,39 +135,57 @@ class _Target(_Calls):
         self._depth += 1
         if self._depth > DEPTH:
             raise AgentError(TOO_DEEP, f"its elements are nested more than {DEPTH} deep")
-        name = tag.rpartition("}")[2]
-        if self._open:
-            self._open[-1].end_text(trim=self._options.trim_text)
-            self._nodes += 1
-            if self._nodes > NODES:
-                raise AgentError(TOO_LARGE, f"an element has more than {NODES:,} others inside; read it by elements()")
-        elif self._wanted is not None and name != self._wanted:
-            return
-        else:
-            self._nodes = 0
+        name = tag if tag[0] != "{" else tag.rpartition("}")[2]
+        outer = self._node
+        if outer is None:
+            if self._wanted is not None and name != self._wanted:
+                return
+            self._nodes = self._characters = 0
             self.root = self.root or name
-        node = _Node(name)
-        if attributes and self._options.include_attributes:
-            node.value["@attributes"] = _attributes(attributes)
-        self._open.append(node)
+        else:
+            if self._pieces:
+                outer.add_text(self._text())
+            self._outer.append(outer)
+        self._nodes += 1
+        if self._nodes > NODES:
+            raise AgentError(TOO_LARGE, f"an element has more than {NODES:,} others inside; read it by elements()")
+        self._node = node = _Node(name)
+        if attributes and self._keeps_attributes:
+            node.value = {"@attributes": _attributes(attributes)}
 
     def end(self, tag: str) -> None:
         self._depth -= 1
-        if not self._open:
+        node = self._node
+        if node is None:
             return
-        node = self._open.pop()
-        value = node.done(trim=self._options.trim_text)
-        if self._open:
-            self._open[-1].add(node.name, value)
+        text = self._text() if self._pieces else ""
+        if node.value is None and node.texts is None:  # nothing but a text, as most elements are
+            value: JsonValue = text or {}
         else:
+            node.add_text(text)
+            value = node.done(" " if self._trim else "")
+        if self._outer:
+            self._node = outer = self._outer.pop()
+            outer.add(node.name, value)
+        else:
+            self._node = None
             self._done.append(value)
 
     def data(self, text: str) -> None:
-        if self._open and self._options.preserve_text:
-            self._open[-1].pending.append(text)
+        if self._node is not None and self._keeps_text:
+            self._pieces.append(text)
+            self._characters += len(text)
+            if self._characters > CHARACTERS:
+                raise AgentError(TOO_LARGE, f"an element has more than {CHARACTERS:,} characters inside")
 
     def close(self) -> None:
         """The parser asks for it."""
+
+    def _text(self) -> str:
+        """The text that has been read."""
+        text = self._pieces[0] if len(self._pieces) == 1 else "".join(self._pieces)
+        self._pieces.clear()
+        return text.strip() if self._trim else text
 
 
 def _attributes(given: Mapping[str, str]) -> dict[str, JsonValue]:

@@ -203,6 +203,44 @@ def test_a_pattern_that_would_take_for_ever_is_ended(
     assert refused("text", capability, inputs).code == "TEXT_REGEX_TIMEOUT"
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a{99999999}",
+        "a{99999999}?",
+        "a{9999999999999999999999}",
+        "(a{9999}){9999}",
+        "(?:[ab]{999}){999}",
+        "((a{99}){99}){99}",
+        "(?:(?:a*b){999}){999}",
+        "(?x)(a{999} # [\n) # ]\n{999}",
+        "[(](a{999}[)]){999}",
+        "(?:a{999})+{999}",
+        "(?:a){99}{99}{99}",
+        "\\){99999}",
+    ],
+)
+def test_a_pattern_that_would_fill_the_memory_is_refused(pattern: str) -> None:
+    assert refused("text", "regex-test", {"text": "a", "pattern": pattern}).code == "TEXT_INVALID_REGEX"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", "123e4567-e89b-12d3-a456-426614174000"),
+        (r"(\d{1,3}\.){3}\d{1,3}", "192.168.0.1"),
+        (
+            r"(([0-9a-f]{1,4}:){7,7}[0-9a-f]{1,4}|([0-9a-f]{1,4}:){1,7}:|([0-9a-f]{1,4}:){1,6}(:[0-9a-f]{1,4}){1,2})",
+            "fe80::1",
+        ),
+        (r"\p{Lu}{2}\d{2}[\dA-Z]{11,30}", "DE89370400440532013000"),
+        (r"^.{1000,}$", "x" * 1_000),
+    ],
+)
+def test_patterns_that_people_write_are_not(pattern: str, text: str) -> None:
+    assert perform("text", "regex-test", {"text": text, "pattern": pattern}) is True
+
+
 @pytest.mark.parametrize("text", ["a" * 1_000_000, "a@" * 500_000, "a." * 500_000 + "@b", "https://" * 125_000])
 def test_our_own_patterns_are_linear(text: str) -> None:
     for capability in ("extract-emails", "extract-urls", "extract-numbers"):

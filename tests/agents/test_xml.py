@@ -239,3 +239,7 @@ def test_an_element_with_too_much_inside_is_refused(monkeypatch: pytest.MonkeyPa
     many = b"<a>" + b"<b/>" * 101 + b"</a>"
     assert refused("xml", "from-xml", {"data": many}).code == "XML_TOO_LARGE"
     assert len(list(elements(io.BytesIO(many), "b"))) == 101
+    monkeypatch.setattr("runtara.agents.xml.reading.CHARACTERS", 100)
+    long = b"<a>" + b"<b>" + b"x" * 60 + b"</b>" + b"<b>" + b"y" * 60 + b"</b></a>"
+    assert refused("xml", "from-xml", {"data": long}).code == "XML_TOO_LARGE"
+    assert len(list(elements(io.BytesIO(long), "b"))) == 2
