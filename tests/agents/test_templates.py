@@ -3,10 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2.meta import find_undeclared_variables
 from pydantic import JsonValue
 
 from runtara.agents import AgentError
-from runtara.agents.templates import render
+from runtara.agents.templates import render, syntax
 from tests.support.perform import perform, refused
 
 CONTEXT: dict[str, JsonValue] = {
@@ -42,6 +43,7 @@ CONTEXT: dict[str, JsonValue] = {
         ("{{ missing|default('d') }} {{ 1.5 }}", "d 1.5"),
         ("{% for i in missing %}x{% else %}none{% endfor %}", "none"),
         ("", ""),
+        ("a\n", "a\n"),
         ("日本 {{ '😀' }}", "日本 😀"),
     ],
 )
@@ -175,6 +177,10 @@ def test_what_is_wrong_with_a_template_is_said(source: str, code: str, word: str
     error = refused("text", "render-template", {"text": source, "context": CONTEXT})
     assert error.code == code
     assert word in str(error)
+
+
+def test_what_a_template_reads_can_be_seen_in_its_tree() -> None:
+    assert find_undeclared_variables(syntax("{% for x in rows %}{{ x ~ name }}{% endfor %}")) == {"rows", "name"}
 
 
 @given(st.text(st.sampled_from("{}%a.b|[]()'\" ifor~*+12\n"), max_size=40))
