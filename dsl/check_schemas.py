@@ -1,10 +1,12 @@
 """Checks of what a graph declares: variables and schemas against the values that stand in them."""
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
 from pydantic.alias_generators import to_camel
+
+from runtara.agents import AgentError
+from runtara.agents.patterns import compiled
 
 from .model import FieldType, Graph, SchemaField, SplitStep, Step, Variable, WaitForSignalStep
 from .places import Place
@@ -82,9 +84,9 @@ def _check_field(name: str, field: SchemaField, at: Place, step: str | None, rep
         report.say("E203", f"`min` of {name!r} is greater than its `max`", (*at, "min"), step=step)
     if field.pattern is not None:
         try:
-            re.compile(field.pattern)
-        except re.error as exc:
-            says = f"the pattern of {name!r} is no regular expression: {exc}"
+            compiled(field.pattern, ignore_case=False)
+        except AgentError as exc:
+            says = f"the pattern of {name!r} cannot be used: {exc.message}"
             report.say("E203", says, (*at, "pattern"), step=step)
 
 

@@ -9,8 +9,8 @@ defaults filled in; a pattern cannot take for ever.
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import regex
-
+from runtara.agents import AgentError
+from runtara.agents.patterns import compiled
 from runtara.protocol.errors import BadInput
 
 from .conditions import equal
@@ -94,8 +94,8 @@ def _faults(value: object, field: Mapping[str, Any]) -> Iterator[str]:
 
 def _found(pattern: str, text: str) -> bool:
     try:
-        return regex.search(pattern, text, timeout=PATTERN_SECONDS) is not None
-    except (regex.error, TimeoutError):
+        return compiled(pattern, ignore_case=False).search(text, timeout=PATTERN_SECONDS) is not None
+    except (AgentError, TimeoutError):
         return False
 
 
