@@ -17,16 +17,20 @@ from runtara.protocol.messages import Registration
 from .discovery import Code
 
 FLAG: Final = "--check"
+AGENTS: Final = "agents"
+_OF_AGENTS: Final = ("runtara.agents", "runtara.dsl")  # by name: whoever hosts code alone need not have them
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """`roots`: where the targets' own sources lie; `files`: those that were loaded from there; `user`: who loaded."""
+    """`roots`: where the targets' own sources lie; `files`: those that were loaded from there; `user`: who loaded;
+    `extras`: those of this library that were needed for it."""
 
     workflows: list[Registration]
     python: str
     user: int
     roots: list[str]
     files: list[str]
+    extras: list[str] = []
 
 
 def check(code: Code) -> Checked:
@@ -36,6 +40,7 @@ def check(code: Code) -> Checked:
         user=os.getuid(),
         roots=[str(root) for root in code.roots],
         files=[str(file) for file in code.files],
+        extras=[AGENTS] if any(name in sys.modules for name in _OF_AGENTS) else [],
     )
 
 

@@ -67,9 +67,6 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 
 def build(engine: DockerEngine, order: Order, told: Told) -> Built:
     """Raises `InvalidTarget`, `ImageNotFound` (the base), `ImageFailed`. `told`: what is being done."""
-    if order.target.endswith(".json"):
-        says = "an image holds Python only; let a worker host it, or `runtara dsl register` it"
-        raise InvalidTarget(target=order.target, reason=says)
     base = engine.require(order.base, f"`docker pull {order.base}`, or name another with --base")
     told(f"importing {order.target}")
     checked = check_here(order.target)
@@ -180,7 +177,8 @@ def _recipe(order: Order, checked: check.Checked, base: Found, index: list[str])
     root = Path(checked.roots[0])
     files = {Path(file) for file in checked.files} | set(included(root, order.include))
     path, colon, name = order.target.partition(":")
-    inside = Path(path).resolve().relative_to(root).as_posix() if path.endswith(".py") else path
+    is_file = path.endswith((".py", ".json"))
+    inside = Path(path).resolve().relative_to(root).as_posix() if is_file else path
     return Recipe(
         target=f"{inside}{colon}{name}",
         root=root,
@@ -191,4 +189,5 @@ def _recipe(order: Order, checked: check.Checked, base: Found, index: list[str])
         wheelhouse=order.wheelhouse,
         requirements=order.requirements,
         index_arguments=index,
+        extras=checked.extras,
     )

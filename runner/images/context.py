@@ -45,14 +45,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     wheelhouse: Path | None = None
     requirements: Path | None = None
     index_arguments: list[str] = []
+    extras: list[str] = []  # of this library, that the code needs
 
 
 def context(recipe: Recipe) -> bytes:
     """The tar, sorted and without times of its own."""
     parts = {f"app/{path.relative_to(recipe.root).as_posix()}": path.read_bytes() for path in recipe.files}
-    wheels = _wheels(recipe.wheelhouse)
+    wheels = _wheels(recipe.wheelhouse, recipe.extras)
     parts |= {f"wheels/{name}": data for name, data in wheels.items()}
-    parts["wheels/requirements.txt"] = _requirements(recipe.requirements, wheels)
+    parts["wheels/requirements.txt"] = _requirements(recipe.requirements, wheels, recipe.extras)
     parts["Dockerfile"] = dockerfile(recipe).encode()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -103,22 +104,23 @@ def included(root: Path, paths: list[Path]) -> list[Path]:
     return files
 
 
-def _wheels(wheelhouse: Path | None) -> dict[str, bytes]:
+def _wheels(wheelhouse: Path | None, extras: list[str]) -> dict[str, bytes]:
     """Those of the folder, and our own unless it has one."""
     found = sorted(wheelhouse.glob("*.whl")) if wheelhouse is not None else []
     wheels = {path.name: path.read_bytes() for path in found}
     if not any(name.startswith("runtara-") for name in wheels):
-        name, data = sdk_wheel()
+        name, data = sdk_wheel(extras)
         wheels[name] = data
     return wheels
 
 
-def _requirements(file: Path | None, wheels: dict[str, bytes]) -> bytes:
+def _requirements(file: Path | None, wheels: dict[str, bytes], extras: list[str]) -> bytes:
     """The user's, and our wheel: with its hash if the others have theirs, since pip wants all or none."""
     text = file.read_text() if file is not None else ""
     own = next(name for name in sorted(wheels) if name.startswith("runtara-"))
     pinned = f" --hash=sha256:{hashlib.sha256(wheels[own]).hexdigest()}" if "--hash=" in text else ""
-    return f"{text.rstrip()}\n/wheels/{own}{pinned}\n".lstrip().encode()
+    wanted = f"[{','.join(extras)}]" if extras else ""
+    return f"{text.rstrip()}\n/wheels/{own}{wanted}{pinned}\n".lstrip().encode()
 
 
 def _labels(recipe: Recipe) -> list[str]:

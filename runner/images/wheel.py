@@ -1,5 +1,5 @@
 """The part of this library that runs workflows, as a wheel: made of what is installed here, so that an image gets the
-very code that built it, and needs no index for it.
+very code that built it, and needs no index for it. With the extra `agents` these and the JSON language are in it, too.
 
 Invariant: the same code makes the same bytes.
 """
@@ -10,21 +10,22 @@ import importlib
 import importlib.metadata
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
 PACKAGES: Final = ("protocol", "infra", "sdk")  # all that `runtara.sdk` imports
+_MORE: Final = {"agents": ("agents", "dsl")}  # by extra
 _SUFFIXES: Final = (".py", ".typed")
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _WHEEL: Final = "Wheel-Version: 1.0\nGenerator: runtara\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
-def sdk_wheel() -> tuple[str, bytes]:
+def sdk_wheel(extras: Collection[str] = ()) -> tuple[str, bytes]:
     """Its file name and content."""
     distribution = importlib.metadata.distribution("runtara")
     info = f"runtara-{distribution.version}.dist-info"
-    files = dict(_files())
+    files = dict(_files((*PACKAGES, *(package for extra in extras for package in _MORE[extra]))))
     files[f"{info}/METADATA"] = (distribution.read_text("METADATA") or "").encode()
     files[f"{info}/WHEEL"] = _WHEEL.encode()
     record = [f"{name},sha256={_digest(data)},{len(data)}" for name, data in files.items()]
@@ -32,8 +33,8 @@ def sdk_wheel() -> tuple[str, bytes]:
     return f"runtara-{distribution.version}-py3-none-any.whl", _zipped(files)
 
 
-def _files() -> Iterator[tuple[str, bytes]]:
-    for package in PACKAGES:
+def _files(packages: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    for package in packages:
         (folder,) = importlib.import_module(f"runtara.{package}").__path__
         for path in sorted(Path(folder).rglob("*")):
             if path.suffix in _SUFFIXES and path.is_file():

@@ -17,10 +17,12 @@ from runtara.runner.images.build import Built, Order, build, registrations, star
 from runtara.runner.images.context import BASE_LABEL, USER
 from runtara.runner.images.docker_engine import DockerEngine, resolve
 from tests.support.images import EXAMPLES
+from tests.support.wheelhouse import wheelhouse
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MAX_ADDED_BYTES = 40_000_000  # of a workflow image above its Python base: DESIGN's budget
+MAX_ADDED_WITH_AGENTS_BYTES = 120_000_000  # lxml, cryptography, pydantic, countries and so on
 FLOW = """
 from runtara.sdk import Context, workflow
 {imports}
@@ -51,6 +53,17 @@ def orders(docker_engine: DockerEngine, base: str, wheels: Path) -> Iterator[Bui
     yield build(docker_engine, order, told.append)
     assert any("pip install" in line for line in told), told
     docker_engine.remove(tag)
+
+
+def test_a_json_workflow_becomes_an_image_with_the_agents_that_it_calls(
+    docker_engine: DockerEngine, base: str, tag: str
+) -> None:
+    target = str(EXAMPLES / "json" / "invoice.json")
+    order = Order(target=target, tag=tag, base=base, wheelhouse=wheelhouse("agents"))
+    built = build(docker_engine, order, lambda _: None)
+    assert built.tested.hosts == ["invoice"]
+    assert (built.tested.problems, built.tested.warnings) == ([], [])
+    assert built.added < MAX_ADDED_WITH_AGENTS_BYTES
 
 
 def test_an_image_hosts_what_its_target_does_and_is_small(orders: Built, docker_engine: DockerEngine) -> None:
