@@ -20,6 +20,8 @@ from .writing import Block, Names
 
 MAX_DEPTH: Final = 8  # of nested blocks; Python itself allows 20
 _DEEP: Final = 4  # from here on, an end is rather written twice than nested deeper
+_WORTH_A_COPY: Final = 4  # steps that must get less nested for that, before
+_NEVER: Final = 1_000_000  # unless nothing else works
 
 
 class GraphCode:
@@ -32,8 +34,18 @@ class GraphCode:
         self._body = body
         self._ways = Ways(graph, workflow=workflow)
         self._in_branch = False
+        self._in_handler = False
+        self._tails: dict[int, str] = {}
+        self._in_tail: int | None = None
 
     def write(self) -> None:
+        tails = list(bits_of(self._ways.tails))
+        self._tails = {n: self._names.new(self._ways.ids[n], "_and_end") for n in tails}
+        for n in tails:
+            self._in_tail = n
+            with self._block.function(f"async def {self._tails[n]}() -> Any"):
+                self._region((n,), None, 1)
+        self._in_tail = None
         self._region((self._ways.number(self._graph.entry_point),), None, 0)
 
     # a line of steps
@@ -56,6 +68,9 @@ class GraphCode:
         """Write a step, and say where it goes on; None: nowhere."""
         step = self._graph.steps[self._ways.ids[n]]
         ways = self._ways.ways[n]
+        if n in self._tails and n != self._in_tail:
+            self._give(Call(self._tails[n]))
+            return None
         if isinstance(step, FinishStep | ErrorStep) and not self._ways.next[n]:
             self._end(n)
             return None
@@ -73,19 +88,28 @@ class GraphCode:
         self._comment(n)
         call = self._call(n)
         if call.function == "run.error":
-            self._block.code(call, before="raise await ")
-        elif self._in_branch:
-            self._block.code(
-                Call("Finished", [Call(f"await {call.function}", call.args, call.kwargs)]), before="raise "
-            )
+            self._block.code(call, before="raise await ", after=self._cause())
+        else:
+            self._give(call)
+
+    def _give(self, call: Call) -> None:
+        """End the graph with what `call` comes to."""
+        if self._in_branch:
+            end = Call("Finished", [Call(f"await {call.function}", call.args, call.kwargs)])
+            self._block.code(end, before="raise ", after=self._cause())
         else:
             self._block.code(call, before="return await ")
+
+    def _cause(self) -> str:
+        """A handler's error is known as `steps.__error`; it is no cause of how the graph ends."""
+        return " from None" if self._in_handler else ""
 
     # a choice
 
     def _chosen(self, n: int, stop: int | None, depth: int) -> Targets | None:
         ways = self._ways.ways[n]
-        merge = self._merge([way.targets for way in ways], stop, depth)
+        copies = _WORTH_A_COPY if depth < _DEEP else 1
+        merge = self._ways.merge([way.targets for way in ways], stop, copies=copies)
         if not merge.regular:
             return self._flow((n,), Merge(merge.at, merge.steps | 1 << n, False))
         self._comment(n)
@@ -134,22 +158,45 @@ class GraphCode:
     def _guarded(self, n: int, stop: int | None, depth: int) -> Targets | None:
         ways, errors = self._ways.ways[n], self._ways.errors[n]
         normal = tuple(dict.fromkeys(target for way in ways for target in way.targets))
-        merge = self._merge([normal, *(way.targets for way in errors)], stop, depth)
+        merge = self._ways.merge([normal, *(way.targets for way in errors)], stop, copies=_NEVER)
+        is_straight = merge.regular and normal == (merge.at,)
+        if not is_straight and all(self._ways.ends_alone(way.targets, stop, normal) for way in errors):
+            return self._guarded_by_ends(n, normal, stop, depth)
         if not merge.regular:
             return self._flow((n,), Merge(merge.at, merge.steps | 1 << n, False))
-        self._comment(n)
-        with self._block.within("try"):
-            self._block.code(self._call(n), before="route = await " if self._routes(n) else "await ")
-        with self._block.within("except StepError as error"):
-            self._block.line("run.caught(error)")
-            self._handlers(errors, merge.at, depth + 1)
-        if normal != ((merge.at,) if merge.at is not None else ()) or len(ways) > 1:
+        self._try(n, errors, merge.at, depth)
+        if not is_straight or len(ways) > 1:
             with self._block.within("else"):
                 if len(ways) > 1:
                     self._tested(ways, merge.at, depth + 1)
                 else:
                     self._region(normal, merge.at, depth + 1)
         return self._go_on(merge, stop)
+
+    def _guarded_by_ends(self, n: int, normal: Targets, stop: int | None, depth: int) -> Targets | None:
+        """All handlers end the graph, so what comes next needs no block of its own."""
+        ways, errors = self._ways.ways[n], self._ways.errors[n]
+        if len(ways) <= 1:
+            self._try(n, errors, stop, depth)
+            return normal
+        merge = self._ways.merge([way.targets for way in ways], stop, copies=_NEVER)
+        if not merge.regular:
+            handlers = self._ways.private(tuple(target for way in errors for target in way.targets), stop, None)[0]
+            return self._flow((n,), Merge(merge.at, merge.steps | handlers | 1 << n, False))
+        self._try(n, errors, stop, depth)
+        self._tested(ways, merge.at, depth)
+        return self._go_on(merge, stop)
+
+    def _try(self, n: int, errors: Sequence[Way], at: int | None, depth: int) -> None:
+        """The step and its handlers, up to and without `at`."""
+        self._comment(n)
+        with self._block.within("try"):
+            self._block.code(self._call(n), before="route = await " if self._routes(n) else "await ")
+        with self._block.within("except StepError as error"):
+            self._block.line("run.caught(error)")
+            outer, self._in_handler = self._in_handler, True
+            self._handlers(errors, at, depth + 1)
+            self._in_handler = outer
 
     def _handlers(self, errors: Sequence[Way], at: int | None, depth: int) -> None:
         if errors[0].test is None:
@@ -166,7 +213,7 @@ class GraphCode:
     # parallel branches
 
     def _fork(self, starts: Targets, stop: int | None, depth: int) -> Targets | None:
-        merge = self._ways.merge([(start,) for start in starts], stop, deep=False, copies=False)
+        merge = self._ways.fork(starts, stop)
         if not merge.regular:
             return self._flow(starts, merge)
         branches = [start for start in starts if start != merge.at]
@@ -180,9 +227,10 @@ class GraphCode:
     def _branch(self, start: int, at: int | None, depth: int) -> Node:
         name = self._names.new(self._ways.ids[start], "_branch")
         with self._block.function(f"async def {name}() -> None"):
-            outer, self._in_branch = self._in_branch, True
+            outer = self._in_branch, self._in_handler
+            self._in_branch, self._in_handler = True, False
             self._region((start,), at, depth + 1)
-            self._in_branch = outer
+            self._in_branch, self._in_handler = outer
         return Call(name)
 
     # steps by their readiness
@@ -194,23 +242,19 @@ class GraphCode:
             id = self._ways.ids[n]
             name = self._names.new(id, "_step")
             with self._block.function(f"async def {name}() -> Sequence[str]"):
-                outer, self._in_branch = self._in_branch, True
+                outer = self._in_branch, self._in_handler
+                self._in_branch, self._in_handler = True, False
                 self._flow_step(n)
-                self._in_branch = outer
+                self._in_branch, self._in_handler = outer
             rows[id] = Array([Raw(name), texts([self._ways.ids[target] for target in self._ways.targets(n)])], "()")
         first = texts([self._ways.ids[start] for start in starts])
         call = Call("by_readiness", [first, Table(rows)])
-        if merge.at is None or not self._may_stop(merge.steps):
+        if merge.at is None or not self._ways.may_stop(merge.steps):
             self._block.code(call, before="await ")
             return None if merge.at is None else (merge.at,)
         with self._block.within(call, before=f"if {quoted(self._ways.ids[merge.at])} not in await "):
             self._block.line("return" if self._in_branch else "return None")
         return (merge.at,)
-
-    def _may_stop(self, steps: int) -> bool:
-        """Whether one of `steps` can be the last although it is no end."""
-        rest = bits_of(steps & ~self._ways.ends)
-        return any(not way.targets for n in rest for way in (self._ways.ways[n] or [Way(None, ())]))
 
     def _flow_step(self, n: int) -> None:
         step = self._graph.steps[self._ways.ids[n]]
@@ -251,9 +295,6 @@ class GraphCode:
         return texts([self._ways.ids[target] for target in way.targets])
 
     # shared
-
-    def _merge(self, branches: Sequence[Targets], stop: int | None, depth: int) -> Merge:
-        return self._ways.merge(branches, stop, deep=depth >= _DEEP, copies=True)
 
     def _go_on(self, merge: Merge, stop: int | None) -> Targets | None:
         return None if merge.at is None or merge.at == stop else (merge.at,)

@@ -5,11 +5,11 @@ thousand steps is no matter.
 
 Invariants: of all places where branches could be joined, the one with the most steps behind it is taken, so code nests
 as little as it can; a step is emitted once, but for an end without steps behind it, which may stand at each way to it.
+What several failures or choices lead to, and what ends the graph, is a tail: a function, called at each way to it.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from runtara.protocol.errors import BadInput
 
@@ -19,7 +19,6 @@ from ..model_values import Value
 
 Test = str | Operation | Value | None
 Targets = tuple[int, ...]
-_WORTH_A_COPY: Final = 4  # steps that must get less nested for an end to be written twice
 
 
 class CannotCompile(BadInput):
@@ -69,11 +68,9 @@ class Ways:
             self.reach[n] = 1 << n
             for target in bits_of(self.next[n]):
                 self.reach[n] |= self.reach[target]
-        self.ends = self.bits(
-            n
-            for n, id in enumerate(self.ids)
-            if isinstance(graph.steps[id], FinishStep | ErrorStep) and not self.next[n]
-        )
+        ends = (n for n, id in enumerate(self.ids) if isinstance(graph.steps[id], FinishStep | ErrorStep))
+        self.ends = self.bits(n for n in ends if not self.next[n])
+        self.tails = self.bits(self._tails())
 
     def number(self, id: str) -> int:
         return self._number[id]
@@ -90,15 +87,31 @@ class Ways:
             found |= 1 << n
         return found
 
-    def merge(self, branches: Sequence[Targets], stop: int | None, *, deep: bool, copies: bool) -> Merge:
-        """Where `branches` come together before `stop`. `copies`: ends may be written at each way to them."""
+    def merge(self, branches: Sequence[Targets], stop: int | None, *, copies: int) -> Merge:
+        """Where the branches of a choice come together before `stop`. `copies`: how many steps must get less nested for
+        ends (and calls of tails) to be written at each way to them."""
         best = self._regular(branches, stop, ends=0)
-        if copies:
-            other = self._regular(branches, stop, ends=self.ends)
-            gain = self._behind(other, stop) - self._behind(best, stop)
-            if other is not None and (best is None or gain >= _WORTH_A_COPY or (deep and gain > 0)):
-                best = other
+        other = self._regular(branches, stop, ends=self.ends | self.tails)
+        if best is None or self._behind(other, stop) - self._behind(best, stop) >= copies:
+            best = other
         return best or self._irregular(branches, stop)
+
+    def fork(self, starts: Targets, stop: int | None) -> Merge:
+        """Where parallel branches come together: all of them, or they end the graph in a tail."""
+        branches = [(start,) for start in starts]
+        best = self._regular(branches, stop, ends=0) or self._regular(branches, stop, ends=self.tails)
+        return best or self._irregular(branches, stop)
+
+    def ends_alone(self, starts: Targets, stop: int | None, others: Targets) -> bool:
+        """Whether all that follows `starts` ends the graph, without `stop` and without any step of `others`."""
+        own, _ = self.private(starts, stop, None, ends=self.ends | self.tails)
+        led = self.bits(starts)
+        for n in bits_of(own):
+            led |= self.next[n]
+        shared = 0
+        for n in others:
+            shared |= self.reach[n]
+        return not (own & shared or self.may_stop(own) or (stop is not None and led >> stop & 1))
 
     def private(self, starts: Targets, stop: int | None, at: int | None, *, ends: int = 0) -> tuple[int, bool]:
         """The steps from `starts` on, without `at` and `stop`; and whether a way leads past `at` to `stop`."""
@@ -114,6 +127,27 @@ class Ways:
             for n in bits_of(new):
                 following |= self.next[n]
         return found, past
+
+    def _tails(self) -> Iterator[int]:
+        """Steps that several choices or failures lead to, and behind which everything ends, as in a shared handler."""
+        for n in range(1, len(self.ids)):
+            behind = self.reach[n] & ~self.ends
+            sources = [m for m in range(n) if self.next[m] >> n & 1]
+            if len(sources) < 2 or self.ends >> n & 1 or any(n in self._plainly(m) for m in sources):
+                continue
+            entered = any(self.next[m] & behind & ~(1 << n) for m in range(len(self.ids)) if not behind >> m & 1)
+            if not entered and not self.may_stop(behind):
+                yield n
+
+    def _plainly(self, n: int) -> Targets:
+        """Where a step leads without a choice."""
+        ways = self.ways[n]
+        return ways[0].targets if len(ways) == 1 else ()
+
+    def may_stop(self, steps: int) -> bool:
+        """Whether one of `steps` can be the last although it is no end."""
+        rest = bits_of(steps & ~self.ends)
+        return any(not way.targets for n in rest for way in (self.ways[n] or [Way(None, ())]))
 
     def _regular(self, branches: Sequence[Targets], stop: int | None, *, ends: int) -> Merge | None:
         for at in self._candidates(branches, stop, ends):

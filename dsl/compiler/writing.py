@@ -44,6 +44,7 @@ class Block:
         self._depth = 0
         self._is_new = True  # nothing stands in this block yet
         self._is_behind_function = False
+        self._is_new_function = False
 
     def line(self, text: str) -> None:
         self._separate()
@@ -68,6 +69,7 @@ class Block:
             self.code(head, before=before, after=after)
         self._depth += 1
         self._is_new = True
+        self._is_new_function = isinstance(head, str) and head.startswith("async def ")
         yield
         if self._is_new:
             self.line("pass")
@@ -77,7 +79,7 @@ class Block:
     @contextmanager
     def function(self, head: str) -> Iterator[None]:
         """A nested function."""
-        if not self._is_new and not self._is_behind_function:
+        if not self._is_behind_function and not (self._is_new and self._is_new_function):
             self.lines.append("")
         self._is_behind_function = self._is_behind_function and not self._is_new
         with self.within(head):

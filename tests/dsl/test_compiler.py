@@ -12,9 +12,10 @@ from runtara.dsl.compiler import compile_workflow
 from runtara.dsl.compiler.printing import WIDTH, literal, printed, quoted
 from runtara.dsl.load import graph_of, graph_of_file
 from runtara.dsl.runtime import JsonWorkflow
+from runtara.protocol.errors import WorkflowFailed
 from runtara.sdk.discovery import load
 from tests.dsl.running import keys_of, result_of, running
-from tests.support.steps import agent, echo, finish, graph, imm, op, ref, step
+from tests.support.steps import agent, echo, finish, graph, imm, mapping, op, ref, step
 
 GOLDEN: Final = Path(__file__).with_name("golden")
 ROOT: Final = Path(__file__).parents[2]
@@ -79,6 +80,37 @@ async def test_long_lines_of_choices_and_handlers_stay_flat() -> None:
     assert deepest <= 16
     assert await result_of(document, {"n": -1}) == {"way": "through"}
     assert await result_of(document, {"n": 31}) == {"way": "out"}
+
+
+async def test_a_handler_that_all_steps_share_is_written_once() -> None:
+    steps: dict[str, Any] = {f"s{n}": agent("fails", {"times": 1, "id": str(n)}, maxRetries=0) for n in range(50)}
+    steps |= {"last": finish(ok=imm(True)), "tell": echo(ref("steps.__error.stepId"))}
+    steps |= {"note": step("Log", message="failed"), "sorry": finish(by=ref("steps.tell.outputs"))}
+    edges = [f"s{n} s{n + 1}" for n in range(49)] + ["s49 last", "tell note", "note sorry"]
+    document = graph(steps, *edges, *(f"s{n} tell onError" for n in range(50)))
+    source = compile_workflow(graph_of(document, id="shared"), id="shared")
+    assert source.count('run.agent("tell"') == 1
+    assert source.count("return await tell_and_end()") == 50
+    assert "else:" not in source
+    assert await result_of(document) == {"by": "s0"}
+
+
+async def test_a_handler_that_parallel_branches_share_ends_the_graph() -> None:
+    steps = {
+        "a": echo("a"),
+        "b": agent("fails", {"times": 1}, maxRetries=0),
+        "c": step("Delay", durationMs=60_000),
+        "d": echo("d"),
+        "end": finish(),
+        "tell": echo(ref("error.code")),
+        "sorry": step("Error", code="SORRY", message="no", context=mapping({"of": ref("steps.tell.outputs")})),
+    }
+    edges = ["a b", "a c", "b d", "c d", "d end", "b tell onError", "c tell onError", "d tell onError", "tell sorry"]
+    with pytest.raises(WorkflowFailed, match="SORRY") as failed:
+        await result_of(graph(steps, *edges))
+    details: Any = failed.value.attributes["details"]
+    assert details["details"] == {"of": "PROBE_FAILED"}
+    assert "d" not in keys_of(running.log)
 
 
 async def test_deep_trees_of_choices_are_no_deep_code() -> None:
