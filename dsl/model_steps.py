@@ -85,13 +85,24 @@ class ConditionalStep(BaseStep):
     condition: Condition = Field(description="which of the two")
 
 
+def _plain_match(raw: object) -> object:
+    """An immediate value may be written out, as it may everywhere else."""
+    if not isinstance(raw, dict) or "valueType" not in raw:
+        return raw
+    if raw["valueType"] != "immediate":
+        raise PydanticCustomError("E025", "a match is plain JSON or an immediate value: it cannot refer to anything")
+    return raw.get("value")
+
+
 class SwitchCase(Model):
     """A case: how it matches, and what it gives."""
 
     keeps_null: ClassVar[frozenset[str]] = frozenset({"match", "output"})
 
     match_type: MatchOperator = Field(description="how it is compared")
-    match: JsonValue = Field(default=None, description="what the value is compared with")
+    match: Annotated[JsonValue, BeforeValidator(_plain_match)] = Field(
+        default=None, description="what the value is compared with"
+    )
     output: LiteralOrValue = Field(description="plain JSON, in which objects with a `valueType` are values")
     route: str | None = Field(default=None, description="the label of the edge to go on by")
 

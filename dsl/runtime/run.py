@@ -96,11 +96,11 @@ class Run:
         async def decide(found: object) -> object:
             nonlocal route
             route, output = choose(found, cases, default, self.scope)
-            if not routes:
-                return output
-            return {**output, "route": route} if isinstance(output, dict) else {"value": output, "route": route}
+            return {**output, "route": route} if routes and isinstance(output, dict) else output
 
         await self._perform(Step(id, "Switch", name or id), value, decide, breakpoint=breakpoint)
+        if routes:
+            self.steps[id]["route"] = route
         return route
 
     def holds(self, condition: object) -> bool:
@@ -313,8 +313,8 @@ class Run:
         return outputs
 
 
-_BESIDE: Final[Mapping[str, tuple[str, ...]]] = {"Switch": ("route",), "Split": ("data", "stats", "hasFailures")}
-"""What the Runtara engine has beside a step's outputs; documents read it as `steps.<id>.route` and the like."""
+_BESIDE: Final[Mapping[str, tuple[str, ...]]] = {"Split": ("data", "stats", "hasFailures")}
+"""What the Runtara engine has beside a step's outputs, as a Switch's route; documents read it as `steps.<id>.stats`."""
 
 
 def _record(step: Step, outputs: object) -> dict[str, object]:

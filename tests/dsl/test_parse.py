@@ -287,3 +287,17 @@ def test_problems_have_a_json_form() -> None:
         "pointer": "/steps/a~1b~0/stepType",
         "suggestion": "Log",
     }
+
+
+def test_a_match_may_be_an_immediate_value_and_no_reference() -> None:
+    def document(match: object) -> dict[str, object]:
+        cases = [{"matchType": "EQ", "match": match, "output": 1}]
+        switch = {"stepType": "Switch", "config": {"value": {"valueType": "immediate", "value": 1}, "cases": cases}}
+        return {"steps": {"s": switch}}
+
+    graph = parse(document({"valueType": "immediate", "value": [1, 2]}), id="w").graph
+    assert graph is not None
+    assert graph.steps["s"].config.cases[0].match == [1, 2]  # type: ignore[union-attr]
+    (problem,) = parse(document({"valueType": "reference", "value": "data.x"}), id="w").problems
+    assert problem.pointer == "/steps/s/config/cases/0/match"
+    assert "cannot refer" in problem.message

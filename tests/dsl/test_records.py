@@ -31,6 +31,20 @@ async def test_the_route_of_a_switch_stands_beside_its_outputs(n: int, route: st
     assert await result_of(document, {"n": n}) == {"route": route, "x": n, "type": "Switch"}
 
 
+async def test_an_output_that_is_no_object_stays_as_it_is_beside_its_route() -> None:
+    cases = [{"matchType": "EQ", "match": 1, "output": "one", "route": "one"}]
+    switch = {"stepType": "Switch", "config": {"value": ref("data.n"), "cases": cases, "default": "other"}}
+    document = {
+        "steps": {"s": switch, "end": finish(route="steps.s.route", says="steps.s.outputs")},
+        "executionPlan": [
+            {"fromStep": "s", "toStep": "end", "label": "one"},
+            {"fromStep": "s", "toStep": "end", "label": "default"},
+        ],
+    }
+    assert await result_of(document, {"n": 1}) == {"route": "one", "says": "one"}
+    assert await result_of(document, {"n": 2}) == {"route": "default", "says": "other"}
+
+
 async def test_what_a_split_tells_of_failures_stands_beside_its_outputs() -> None:
     body = {"steps": {"no": {"stepType": "Error", "code": "NO", "message": "no"}}}
     config = {"value": {"valueType": "immediate", "value": [1, 2]}, "dontStopOnFailed": True}

@@ -85,7 +85,7 @@ async def test_a_switch_routes() -> None:
         "kind o default",
     )
     assert await result_of(document, {"kind": "b"}) == {"l": {"is": "letter", "of": "b", "route": "letters"}}
-    assert await result_of(document, {"kind": 4}) == {"d": {"value": "digit", "route": "digits"}}
+    assert await result_of(document, {"kind": 4}) == {"d": "digit"}
     assert await result_of(document, {"kind": None}) == {"o": {"is": "other", "route": "default"}}
 
 
