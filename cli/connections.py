@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from runtara.protocol.configuration import ConnectionView
 from runtara.protocol.errors import ExtraMissing
-from runtara.protocol.messages import ConnectionView
 
 from . import exits, output
 from .completion import complete_connection, complete_connection_type

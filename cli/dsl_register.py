@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from runtara.protocol.configuration import RegisteredDefinition
 from runtara.protocol.definitions import KIND
-from runtara.protocol.messages import RegisteredDefinition
 from runtara.sdk.client import Client
 
 from . import exits, output

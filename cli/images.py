@@ -8,9 +8,10 @@ from typing import Annotated, Final, Literal
 import msgspec
 import typer
 
+from runtara.protocol.api import Registration
+from runtara.protocol.configuration import ImageView, RegisteredImage
 from runtara.protocol.errors import InvalidImage, Unavailable
 from runtara.protocol.images import check_image
-from runtara.protocol.messages import ImageView, RegisteredImage, Registration
 from runtara.protocol.records import Image
 from runtara.sdk.client import Client
 

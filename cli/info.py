@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runtara.protocol.messages import Info
+from runtara.protocol.api import Info
 
 from . import exits, output
 from .options import AsJson, Tenant, settings_for

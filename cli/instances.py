@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from runtara.protocol.api import EventView, ListReply
 from runtara.protocol.errors import DataLost, InvalidInput
-from runtara.protocol.messages import EventView, ListReply, Status
+from runtara.protocol.messages import Status
 from runtara.sdk.client import Client
 
 from . import exits, output

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runtara.protocol.api import EventView, InstanceView, WorkflowView
 from runtara.protocol.blobs import Blob
 from runtara.protocol.events import InstanceForked, MemoCopied, blob_named, decode_event
-from runtara.protocol.messages import EventView, InstanceView, Status, WorkflowView
+from runtara.protocol.messages import Status
 
 WIDE: Final = 200  # columns where no terminal says how many it has
 _COLOURS: Final = {

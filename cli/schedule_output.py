@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from rich.text import Text
 
-from runtara.protocol.messages import ScheduledInstance, ScheduleListReply, ScheduleView
+from runtara.protocol.configuration import ScheduledInstance, ScheduleListReply, ScheduleView
 
 from . import output
 

@@ -10,7 +10,7 @@ import msgspec
 import orjson
 from rich.text import Text
 
-from runtara.protocol.messages import EventView
+from runtara.protocol.api import EventView
 
 from . import output
 

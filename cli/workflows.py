@@ -5,8 +5,9 @@ from typing import Annotated
 import msgspec
 import typer
 
+from runtara.protocol.api import WorkflowView
+from runtara.protocol.configuration import DefinitionView
 from runtara.protocol.errors import UnknownWorkflow
-from runtara.protocol.messages import DefinitionView, WorkflowView
 from runtara.sdk.client import Client
 
 from . import exits, output

@@ -20,6 +20,30 @@ from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from runtara.infra.logs import logger
 from runtara.infra.postgres import CONNECTION_ERRORS
+from runtara.protocol.api import (
+    ConsumersRequest,
+    EventsRequest,
+    ForkRequest,
+    Info,
+    ListRequest,
+    MemosRequest,
+    PositionRequest,
+    RegisterReply,
+    RegisterRequest,
+    Reply,
+    TailRequest,
+)
+from runtara.protocol.configuration import (
+    DefinitionRequest,
+    DefinitionsRequest,
+    ForgetImage,
+    HostDefinitions,
+    ImagesRequest,
+    OpenConnection,
+    RegisterDefinition,
+    RegisterImage,
+    SetConnection,
+)
 from runtara.protocol.connections import check_names
 from runtara.protocol.definitions import EVERY, KIND
 from runtara.protocol.errors import (
@@ -31,28 +55,6 @@ from runtara.protocol.errors import (
     UnknownWorkflow,
 )
 from runtara.protocol.ids import check_id
-from runtara.protocol.messages import (
-    ConsumersRequest,
-    DefinitionRequest,
-    DefinitionsRequest,
-    EventsRequest,
-    ForgetImage,
-    ForkRequest,
-    HostDefinitions,
-    ImagesRequest,
-    Info,
-    ListRequest,
-    MemosRequest,
-    OpenConnection,
-    PositionRequest,
-    RegisterDefinition,
-    RegisterImage,
-    RegisterReply,
-    RegisterRequest,
-    Reply,
-    SetConnection,
-    TailRequest,
-)
 
 from . import queries
 from .blob_verbs import PARTS_AT_ONCE, Attached, BlobVerbs

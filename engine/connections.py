@@ -22,6 +22,8 @@ from runtara.infra.bus import Bus
 from runtara.infra.postgres import PgConnection
 from runtara.infra.sealing import SealingKey, SealingKeys
 from runtara.projections.instances import InstanceRow
+from runtara.protocol.api import Registration
+from runtara.protocol.configuration import ConnectionView, OpenConnection, SetConnection
 from runtara.protocol.connections import check_connection
 from runtara.protocol.errors import (
     ConnectionNotAllowed,
@@ -31,7 +33,7 @@ from runtara.protocol.errors import (
 )
 from runtara.protocol.ids import check_id
 from runtara.protocol.limits import MAX_CONNECTIONS
-from runtara.protocol.messages import ConnectionView, OpenConnection, OpenedConnection, Registration, SetConnection
+from runtara.protocol.messages import OpenedConnection
 from runtara.protocol.records import Options
 from runtara.protocol.subjects import inbox_prefix, may_answer
 

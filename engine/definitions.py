@@ -17,17 +17,12 @@ import msgspec
 from msgspec import Raw
 
 from runtara.infra.postgres import PgConnection
+from runtara.protocol.api import Registration
+from runtara.protocol.configuration import DefinitionReply, DefinitionView, RegisterDefinition, RegisteredDefinition
 from runtara.protocol.connections import check_names
 from runtara.protocol.definitions import KIND, check_definition
 from runtara.protocol.errors import DefinitionInUse, DefinitionNotFound
 from runtara.protocol.ids import check_id
-from runtara.protocol.messages import (
-    DefinitionReply,
-    DefinitionView,
-    RegisterDefinition,
-    RegisteredDefinition,
-    Registration,
-)
 
 from .registry import Registry, frames_of
 

@@ -17,12 +17,13 @@ import msgspec
 from runtara.infra.bus import NotAcknowledged, PublishRefused
 from runtara.infra.logs import logger
 from runtara.projections.instances import InstanceRow
+from runtara.protocol.api import ForkRequest
 from runtara.protocol.blobs import Carried
 from runtara.protocol.errors import HistoryTooLarge, PlatformUnreachable
 from runtara.protocol.events import decode_event
 from runtara.protocol.ids import check_id, partition_of
 from runtara.protocol.limits import MAX_FORK_BYTES
-from runtara.protocol.messages import CommandAnswer, ForkRequest
+from runtara.protocol.messages import CommandAnswer
 from runtara.protocol.subjects import may_answer
 
 from . import log as event_log

@@ -17,11 +17,12 @@ import asyncpg
 import msgspec
 
 from runtara.infra.postgres import PgConnection
+from runtara.protocol.api import Registration
+from runtara.protocol.configuration import ImageView, RegisteredImage
 from runtara.protocol.connections import check_names
 from runtara.protocol.errors import ImageInUse, ImageNotFound, InvalidImage
 from runtara.protocol.ids import check_id
 from runtara.protocol.images import KIND, KINDS, POOLING, check_image
-from runtara.protocol.messages import ImageView, RegisteredImage, Registration
 from runtara.protocol.records import Image
 
 from .registry import Registry, frames_of

@@ -8,10 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from runtara.projections.instances import InstanceRow
-from runtara.protocol.errors import InstanceNotFound, Malformed
-from runtara.protocol.events import InstanceForked, decode_event
-from runtara.protocol.limits import MAX_INLINE_HISTORY_BYTES
-from runtara.protocol.messages import (
+from runtara.protocol.api import (
     EventsReply,
     EventsRequest,
     EventView,
@@ -25,6 +22,9 @@ from runtara.protocol.messages import (
     TailReply,
     TailRequest,
 )
+from runtara.protocol.errors import InstanceNotFound, Malformed
+from runtara.protocol.events import InstanceForked, decode_event
+from runtara.protocol.limits import MAX_INLINE_HISTORY_BYTES
 from runtara.protocol.records import NO_DATA
 
 from . import log as event_log

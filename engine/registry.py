@@ -17,10 +17,10 @@ from msgspec import Raw
 
 from runtara.infra.bus import Bus, NotAcknowledged, PublishRefused
 from runtara.infra.logs import logger
+from runtara.protocol.api import Registration, WorkflowView
 from runtara.protocol.definitions import EVERY, KIND
 from runtara.protocol.errors import Malformed, PlatformUnreachable, UnknownWorkflow
 from runtara.protocol.frames import decode_frame, encode_record, join_frame, split_frames
-from runtara.protocol.messages import Registration, WorkflowView
 from runtara.protocol.records import Image, Options, WorkflowForgotten, WorkflowRegistered
 from runtara.protocol.subjects import Subjects
 

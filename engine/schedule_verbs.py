@@ -17,6 +17,15 @@ from msgspec.structs import replace
 
 from runtara.infra.bus import NotAcknowledged, PublishRefused
 from runtara.infra.logs import logger
+from runtara.protocol.configuration import (
+    ScheduleCreateRequest,
+    ScheduleDefinition,
+    ScheduledInstance,
+    ScheduleListReply,
+    ScheduleListRequest,
+    ScheduleRequest,
+    ScheduleView,
+)
 from runtara.protocol.errors import (
     InvalidSchedule,
     NotConfirmed,
@@ -29,15 +38,6 @@ from runtara.protocol.errors import (
 from runtara.protocol.frames import decode_frame, encode_frame
 from runtara.protocol.ids import check_id, new_token, partition_of
 from runtara.protocol.limits import MAX_RECORD_VALUE_BYTES, MAX_SCHEDULE_NAME_LENGTH
-from runtara.protocol.messages import (
-    ScheduleCreateRequest,
-    ScheduleDefinition,
-    ScheduledInstance,
-    ScheduleListReply,
-    ScheduleListRequest,
-    ScheduleRequest,
-    ScheduleView,
-)
 from runtara.protocol.subjects import Channel, Source
 
 from . import schedules

@@ -20,9 +20,10 @@ from msgspec import Raw
 
 from runtara.infra.postgres import Pool
 from runtara.protocol.blobs import Blob
+from runtara.protocol.configuration import ScheduleDefinition, ScheduledInstance
 from runtara.protocol.ids import derived_name
 from runtara.protocol.limits import SCHEDULE_RECENT
-from runtara.protocol.messages import ScheduleDefinition, ScheduledInstance, Status
+from runtara.protocol.messages import Status
 from runtara.protocol.records import Start
 
 from .blob_store import LET_GO

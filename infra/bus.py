@@ -21,6 +21,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from runtara.protocol.api import Reply
 from runtara.protocol.errors import (
     Malformed,
     NotAllowed,
@@ -31,7 +32,6 @@ from runtara.protocol.errors import (
     Unavailable,
     from_wire,
 )
-from runtara.protocol.messages import Reply
 
 from .freshness import Freshness
 from .login import Login

@@ -6,7 +6,7 @@ signals to them go through it. Invariant: descriptors arrive in the order of the
 
 import msgspec
 
-from runtara.protocol.messages import Registration
+from runtara.protocol.api import Registration
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

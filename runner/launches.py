@@ -10,8 +10,8 @@ from typing import Protocol, Self
 
 import msgspec
 
+from runtara.protocol.api import Registration
 from runtara.protocol.errors import Refused
-from runtara.protocol.messages import Registration
 from runtara.protocol.records import Options
 
 

@@ -10,9 +10,10 @@ import msgspec
 
 from runtara.infra.logs import logger
 from runtara.infra.writer import JournalWriter
+from runtara.protocol.api import ListReply, ListRequest
 from runtara.protocol.errors import RuntaraError
 from runtara.protocol.frames import encode_record
-from runtara.protocol.messages import ListReply, ListRequest, Status
+from runtara.protocol.messages import Status
 from runtara.protocol.records import Exited
 from runtara.sdk.connection import Connection
 

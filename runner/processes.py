@@ -17,7 +17,7 @@ from typing import Any, Final
 from runtara.infra.lifetime import Service
 from runtara.infra.logs import logger
 from runtara.infra.settings import Settings
-from runtara.protocol.messages import Registration
+from runtara.protocol.api import Registration
 
 from .child import DRAIN_PIPE_SECONDS, exit_reason, worker_environ
 from .forks import Ended, Fork, FromWarm, Limits, NotForked, Ready, Signal, decode_from_warm, encode_line

@@ -24,21 +24,12 @@ from runtara.infra.logs import logger
 from runtara.infra.pull import ConsumerLost, PulledMsg, PullLoop
 from runtara.infra.settings import Settings
 from runtara.infra.writer import JournalWriter
+from runtara.protocol.api import ConsumersRequest, InstanceView, RegisterReply, RegisterRequest
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import RuntaraError, Unavailable
 from runtara.protocol.frames import encode_record
 from runtara.protocol.ids import new_token
-from runtara.protocol.messages import (
-    ClaimAnswer,
-    ConsumersRequest,
-    Control,
-    Heartbeat,
-    InstanceView,
-    RegisterReply,
-    RegisterRequest,
-    RunRequest,
-    Superseded,
-)
+from runtara.protocol.messages import ClaimAnswer, Control, Heartbeat, RunRequest, Superseded
 from runtara.protocol.records import Exited, Image
 from runtara.sdk.claims import Claims
 from runtara.sdk.connection import Connection, connect_bus

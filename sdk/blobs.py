@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from runtara.infra.logs import logger
+from runtara.protocol.api import Reply
 from runtara.protocol.blobs import ABSENT, Blob, Carried, Part, PartRequest, encode_part
 from runtara.protocol.errors import (
     BlobCorrupt,
@@ -26,7 +27,6 @@ from runtara.protocol.errors import (
 )
 from runtara.protocol.ids import new_token
 from runtara.protocol.limits import INLINE_BYTES, PART_BYTES
-from runtara.protocol.messages import Reply
 
 from .connection import Connection
 from .ports import BlobDoor

@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
+from runtara.protocol.api import Registration
 from runtara.protocol.images import KIND
-from runtara.protocol.messages import Registration
 
 from .discovery import Code
 

@@ -20,9 +20,10 @@ from nats.aio.msg import Msg
 from runtara.infra.logs import logger
 from runtara.infra.pull import PulledMsg
 from runtara.infra.writer import JournalWriter
+from runtara.protocol.api import MemosReply, MemosRequest
 from runtara.protocol.frames import encode_record
 from runtara.protocol.ids import new_nonce
-from runtara.protocol.messages import ClaimAnswer, Claimed, Memo, MemosReply, MemosRequest
+from runtara.protocol.messages import ClaimAnswer, Claimed, Memo
 from runtara.protocol.records import Started
 
 from .connection import Connection

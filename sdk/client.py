@@ -20,6 +20,18 @@ import orjson
 from msgspec import Raw
 
 from runtara.infra.settings import Settings
+from runtara.protocol.api import (
+    EventsReply,
+    EventsRequest,
+    EventView,
+    Info,
+    InstanceView,
+    ListReply,
+    ListRequest,
+    TailReply,
+    TailRequest,
+    WorkflowView,
+)
 from runtara.protocol.blobs import Carried
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import (
@@ -32,20 +44,7 @@ from runtara.protocol.errors import (
     WorkflowTimeout,
 )
 from runtara.protocol.ids import check_id, new_token
-from runtara.protocol.messages import (
-    Done,
-    EventsReply,
-    EventsRequest,
-    EventView,
-    Info,
-    InstanceView,
-    ListReply,
-    ListRequest,
-    Status,
-    TailReply,
-    TailRequest,
-    WorkflowView,
-)
+from runtara.protocol.messages import Done, Status
 from runtara.protocol.records import AnyCommand, Cancel, Pause, Resume, Retry, Signal, Start
 
 from . import ports

@@ -13,9 +13,10 @@ from nats.aio.msg import Msg
 
 from runtara.infra.logs import logger
 from runtara.infra.writer import JournalWriter
+from runtara.protocol.api import ForkRequest
 from runtara.protocol.errors import NotConfirmed, PlatformUnreachable, RuntaraError, from_wire
 from runtara.protocol.frames import encode_record
-from runtara.protocol.messages import CommandAnswer, ForkRequest
+from runtara.protocol.messages import CommandAnswer
 from runtara.protocol.records import AnyCommand
 
 from .connection import Connection

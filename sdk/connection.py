@@ -19,10 +19,10 @@ from runtara.infra.login import CredentialLogin, Login, tls_of
 from runtara.infra.logs import logger
 from runtara.infra.nats_client import Handler
 from runtara.infra.settings import Settings
+from runtara.protocol.api import Info
 from runtara.protocol.credentials import Issued, Kind, Revoke
 from runtara.protocol.errors import PlatformUnreachable
 from runtara.protocol.ids import partition_of
-from runtara.protocol.messages import Info
 from runtara.protocol.subjects import Subjects, inbox_prefix
 
 from .credentials import Need, ask_over, keep_renewed, login_for, new_order

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 
 from msgspec import Raw
 
+from runtara.protocol.configuration import ConnectionView, SetConnection
 from runtara.protocol.connections import check_connection
 from runtara.protocol.errors import BadInput, InvalidConnection, NoContext, StateNotRepresentable, StateTooLarge
 from runtara.protocol.ids import check_id
-from runtara.protocol.messages import ConnectionView, SetConnection
 
 from .granted import ConnectionValue
 from .ports import Api

@@ -4,17 +4,17 @@ import builtins
 
 from msgspec import Raw
 
-from runtara.protocol.definitions import check_definition
-from runtara.protocol.ids import check_id
-from runtara.protocol.messages import (
+from runtara.protocol.api import Registration
+from runtara.protocol.configuration import (
     DefinitionReply,
     DefinitionRequest,
     DefinitionsRequest,
     DefinitionView,
     RegisterDefinition,
     RegisteredDefinition,
-    Registration,
 )
+from runtara.protocol.definitions import check_definition
+from runtara.protocol.ids import check_id
 
 from .ports import Api
 

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Mapping
 
+from runtara.protocol.api import ForkRequest
 from runtara.protocol.blobs import Carried
 from runtara.protocol.ids import check_id, check_key, new_token
-from runtara.protocol.messages import ForkRequest
 from runtara.protocol.records import NO_DATA
 
 from .blobs import Blobs

@@ -3,17 +3,11 @@
 import builtins
 from collections.abc import Sequence
 
+from runtara.protocol.api import Registration
+from runtara.protocol.configuration import ForgetImage, ImagesRequest, ImageView, RegisteredImage, RegisterImage
 from runtara.protocol.errors import ImageNotFound
 from runtara.protocol.ids import check_id
 from runtara.protocol.images import check_image
-from runtara.protocol.messages import (
-    ForgetImage,
-    ImagesRequest,
-    ImageView,
-    RegisteredImage,
-    RegisterImage,
-    Registration,
-)
 from runtara.protocol.records import Image
 
 from .ports import Api

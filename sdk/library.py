@@ -16,8 +16,9 @@ import msgspec
 from msgspec import Raw
 
 from runtara.infra.logs import logger
+from runtara.protocol.configuration import DefinitionReply, DefinitionRequest
 from runtara.protocol.errors import ExtraMissing, Unavailable
-from runtara.protocol.messages import DefinitionReply, DefinitionRequest, RunRequest
+from runtara.protocol.messages import RunRequest
 
 from .connection import Connection
 from .context import Context

@@ -15,10 +15,11 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from runtara.protocol.configuration import OpenConnection
 from runtara.protocol.connections import read_fields
 from runtara.protocol.errors import PlatformUnreachable
 from runtara.protocol.ids import new_token
-from runtara.protocol.messages import OpenConnection, OpenedConnection
+from runtara.protocol.messages import OpenedConnection
 
 from .connection import Connection, retried
 from .granted import ConnectionValue

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from runtara.infra.logs import logger
+from runtara.protocol.api import EventsReply, EventsRequest
 from runtara.protocol.errors import RuntaraError
 from runtara.protocol.events import WaitResolved
-from runtara.protocol.messages import EventsReply, EventsRequest, Memo
+from runtara.protocol.messages import Memo
 
 from .connection import Connection
 

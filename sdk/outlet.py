@@ -15,9 +15,10 @@ from nats.aio.msg import Msg
 
 from runtara.infra.logs import logger
 from runtara.infra.writer import JournalWriter
+from runtara.protocol.api import PositionReply, PositionRequest
 from runtara.protocol.errors import Refused, RuntaraError
 from runtara.protocol.frames import encode_record
-from runtara.protocol.messages import CommitAnswer, PositionReply, PositionRequest
+from runtara.protocol.messages import CommitAnswer
 from runtara.protocol.records import Record, Report
 
 from .connection import Connection

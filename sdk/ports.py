@@ -12,8 +12,9 @@ from contextvars import Context
 from types import TracebackType
 from typing import Literal, Protocol, TypeVar
 
+from runtara.protocol.api import ForkRequest
 from runtara.protocol.blobs import PartRequest
-from runtara.protocol.messages import CommandAnswer, ForkRequest
+from runtara.protocol.messages import CommandAnswer
 from runtara.protocol.records import AnyCommand, Record
 
 T = TypeVar("T")

@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from runtara.infra.clock import JournalClock
 from runtara.infra.settings import Settings
 from runtara.infra.writer import JournalWriter
+from runtara.protocol.api import InstanceView
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import IllegalTransition, JournalLost, PlatformUnreachable, Refused, RuntaraError
 from runtara.protocol.frames import encode_record
@@ -26,7 +27,6 @@ from runtara.protocol.messages import (
     Claimed,
     Control,
     Heartbeat,
-    InstanceView,
     Memo,
     PauseControl,
     Resolved,

@@ -18,8 +18,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from runtara.infra.logs import logger
+from runtara.protocol.api import InstanceView
 from runtara.protocol.errors import InstanceNotFound, RuntaraError
-from runtara.protocol.messages import Done, Ended, InstanceView
+from runtara.protocol.messages import Done, Ended
 
 from .connection import Connection
 

@@ -11,8 +11,9 @@ from typing import Final, Protocol
 import msgspec
 
 from runtara.infra.logs import logger
+from runtara.protocol.api import RegisterReply, RegisterRequest
+from runtara.protocol.configuration import HostDefinitions
 from runtara.protocol.errors import InvalidTarget, Unavailable
-from runtara.protocol.messages import HostDefinitions, RegisterReply, RegisterRequest
 
 from .connection import Connection
 from .discovery import Code

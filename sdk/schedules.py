@@ -11,9 +11,7 @@ from typing import Any, Literal
 
 from msgspec import Raw
 
-from runtara.protocol.errors import InvalidSchedule
-from runtara.protocol.ids import check_id
-from runtara.protocol.messages import (
+from runtara.protocol.configuration import (
     ScheduleCreateRequest,
     ScheduleDefinition,
     ScheduleListReply,
@@ -21,6 +19,8 @@ from runtara.protocol.messages import (
     ScheduleRequest,
     ScheduleView,
 )
+from runtara.protocol.errors import InvalidSchedule
+from runtara.protocol.ids import check_id
 
 from .blobs import Blobs
 from .ports import Api

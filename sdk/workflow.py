@@ -17,11 +17,11 @@ import msgspec
 import orjson
 from msgspec import Raw
 
+from runtara.protocol.api import Registration
 from runtara.protocol.connections import check_names
 from runtara.protocol.errors import InvalidInput
 from runtara.protocol.ids import check_id
 from runtara.protocol.limits import DEFAULT_RESTARTS
-from runtara.protocol.messages import Registration
 from runtara.protocol.records import Options
 
 from .context import Context

@@ -21,6 +21,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
+from runtara.protocol.api import ForkRequest
 from runtara.protocol.blobs import Carried
 from runtara.protocol.errors import BadInput, HistoryTooLarge, Malformed, StartConflict, UnknownKey
 from runtara.protocol.events import (
@@ -46,7 +47,6 @@ from runtara.protocol.events import (
 from runtara.protocol.frames import decode_frame, encode_frame
 from runtara.protocol.ids import FAILED_KEY, TIMEOUT_KEY, UNDO_PREFIX
 from runtara.protocol.limits import MAX_FORK_BYTES
-from runtara.protocol.messages import ForkRequest
 from runtara.protocol.records import NO_DATA, Copied, Fork
 
 from .decision import Decision, refused

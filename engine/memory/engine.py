@@ -13,18 +13,10 @@ from typing import Final
 
 import msgspec
 
+from runtara.protocol.api import Registration
 from runtara.protocol.errors import RuntaraError, UnknownWorkflow
 from runtara.protocol.events import AnyEvent, AttemptLost, InstanceCreated, blob_named
-from runtara.protocol.messages import (
-    ClaimAnswer,
-    CommandAnswer,
-    CommitAnswer,
-    Control,
-    Done,
-    Registration,
-    RunRequest,
-    Superseded,
-)
+from runtara.protocol.messages import ClaimAnswer, CommandAnswer, CommitAnswer, Control, Done, RunRequest, Superseded
 from runtara.protocol.records import (
     OF_NO_INSTANCE,
     Absent,

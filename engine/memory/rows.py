@@ -5,6 +5,7 @@ Invariant: a row is a function of its events, and is only ever appended to.
 
 from msgspec import Raw
 
+from runtara.protocol.api import EventView, ForkedFrom, InstanceView
 from runtara.protocol.blobs import Blob
 from runtara.protocol.errors import WireError, WorkflowCancelled
 from runtara.protocol.events import (
@@ -21,7 +22,7 @@ from runtara.protocol.events import (
     encode_data,
     memo_of,
 )
-from runtara.protocol.messages import Claimed, Done, EventView, ForkedFrom, InstanceView, Memo, RunRequest, Status
+from runtara.protocol.messages import Claimed, Done, Memo, RunRequest, Status
 from runtara.protocol.records import NO_DATA, Parent
 
 from ..lifecycle import Claim, State, evolve, needs_keys, recorded_keys, served, with_keys

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from runtara.infra.lifetime import Service
 from runtara.infra.logs import logger
 from runtara.infra.settings import Settings
-from runtara.protocol.messages import Registration
+from runtara.protocol.api import Registration
 from runtara.protocol.records import Image
 
 from ..containers import access

@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
+from runtara.protocol.api import Registration
 from runtara.protocol.errors import ImageFailed, InvalidTarget
 from runtara.protocol.images import WORKFLOWS_LABEL
-from runtara.protocol.messages import Registration
 from runtara.protocol.records import Image
 from runtara.sdk import check
 

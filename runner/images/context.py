@@ -16,9 +16,9 @@ from typing import Final
 
 import msgspec
 
+from runtara.protocol.api import Registration
 from runtara.protocol.errors import InvalidTarget
 from runtara.protocol.images import WORKFLOWS_LABEL
-from runtara.protocol.messages import Registration
 from runtara.sdk import check
 
 from .wheel import sdk_wheel

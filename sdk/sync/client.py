@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Generic, overload
 
 from runtara.infra.settings import Settings
-from runtara.protocol.messages import EventView, Info, InstanceView, ListReply, Status, WorkflowView
+from runtara.protocol.api import EventView, Info, InstanceView, ListReply, WorkflowView
+from runtara.protocol.messages import Status
 
 from ..client import Client as _Client
 from ..client import Handle as _Handle

@@ -3,7 +3,7 @@
 import builtins
 from collections.abc import Mapping
 
-from runtara.protocol.messages import ConnectionView
+from runtara.protocol.configuration import ConnectionView
 
 from ..connections import Connections as _Connections
 from .face import Face

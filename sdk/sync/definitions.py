@@ -2,7 +2,8 @@
 
 import builtins
 
-from runtara.protocol.messages import DefinitionReply, DefinitionView, RegisteredDefinition, Registration
+from runtara.protocol.api import Registration
+from runtara.protocol.configuration import DefinitionReply, DefinitionView, RegisteredDefinition
 
 from ..definitions import Definitions as _Definitions
 from .face import Face

@@ -3,7 +3,8 @@
 import builtins
 from collections.abc import Sequence
 
-from runtara.protocol.messages import ImageView, RegisteredImage, Registration
+from runtara.protocol.api import Registration
+from runtara.protocol.configuration import ImageView, RegisteredImage
 from runtara.protocol.records import Image
 
 from ..images import Images as _Images

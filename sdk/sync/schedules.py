@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
-from runtara.protocol.messages import ScheduleListReply, ScheduleView
+from runtara.protocol.configuration import ScheduleListReply, ScheduleView
 
 from ..schedules import Schedules as _Schedules
 from ..workflow import Workflow

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from runtara.engine.memory import MemoryBus
+from runtara.protocol.configuration import ConnectionView, SetConnection
 from runtara.protocol.connections import check_connection, read_fields
 from runtara.protocol.errors import ConnectionNotFound
-from runtara.protocol.messages import ConnectionView, SetConnection
 
 from ..granted import ConnectionValue
 

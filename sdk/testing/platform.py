@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runtara.engine.memory import MemoryBus, VirtualClock
 from runtara.infra.settings import Settings
+from runtara.protocol.api import EventView
 from runtara.protocol.errors import InstanceNotFound, ResultTimeout, RuntaraError
 from runtara.protocol.ids import DEFAULT_TENANT
-from runtara.protocol.messages import Done, EventView
+from runtara.protocol.messages import Done
 
 from ..blobs import Blobs
 from ..client import Client, Handle

@@ -12,11 +12,7 @@ import msgspec
 
 from runtara.engine.lifecycle import fork_frame, fork_record, position
 from runtara.engine.memory import MemoryBus, Row, done_of, memos, view
-from runtara.protocol.blobs import Carried
-from runtara.protocol.errors import InstanceNotFound, Malformed, Refused, UnknownWorkflow, from_wire
-from runtara.protocol.messages import (
-    CommandAnswer,
-    Done,
+from runtara.protocol.api import (
     EventsReply,
     EventsRequest,
     ForkRequest,
@@ -31,6 +27,9 @@ from runtara.protocol.messages import (
     TailRequest,
     WorkflowView,
 )
+from runtara.protocol.blobs import Carried
+from runtara.protocol.errors import InstanceNotFound, Malformed, Refused, UnknownWorkflow, from_wire
+from runtara.protocol.messages import CommandAnswer, Done
 from runtara.protocol.records import AnyCommand, Fork, WorkflowForgotten
 from runtara.protocol.subjects import Channel, Source
 

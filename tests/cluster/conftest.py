@@ -16,7 +16,7 @@ import pytest
 
 from runtara.engine.service import Engine
 from runtara.infra.settings import Settings
-from runtara.protocol.messages import EventView
+from runtara.protocol.api import EventView
 from runtara.protocol.records import Image
 from runtara.runner.cluster.access import Access, find_access
 from runtara.runner.cluster.api import ApiServer

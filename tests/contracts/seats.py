@@ -9,7 +9,7 @@ from msgspec import Raw
 from runtara.engine.memory import MemoryBus, VirtualClock
 from runtara.infra.settings import Settings
 from runtara.infra.writer import JournalWriter
-from runtara.protocol.messages import EventsReply, EventView, Registration
+from runtara.protocol.api import EventsReply, EventView, Registration
 from runtara.protocol.records import Checkpointed, Exited, Report, Start, Started
 from runtara.protocol.subjects import Channel, Source
 from runtara.sdk.connection import Connection

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from runtara.infra.settings import Settings
+from runtara.protocol.api import MemosReply
 from runtara.protocol.errors import ExecutionFailed
-from runtara.protocol.messages import MemosReply, Status
+from runtara.protocol.messages import Status
 from runtara.sdk.client import Client, Handle
 from runtara.sdk.testing import MemoryPlatform
 from runtara.sdk.workflow import Workflow

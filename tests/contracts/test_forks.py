@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from runtara.protocol.api import ForkedFrom
 from runtara.protocol.errors import (
     BadInput,
     InstanceNotFound,
@@ -16,7 +17,7 @@ from runtara.protocol.errors import (
     WorkflowFailed,
     WorkflowTimeout,
 )
-from runtara.protocol.messages import ForkedFrom, Status
+from runtara.protocol.messages import Status
 from runtara.sdk import Context, step, sync, workflow
 from runtara.sdk.client import Client, Handle
 from tests.support.polling import eventually

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from runtara.protocol.api import EventView
 from runtara.protocol.errors import StateTooLarge
 from runtara.protocol.limits import INLINE_BYTES, MAX_STATE_BYTES
-from runtara.protocol.messages import EventView
 from runtara.sdk import Context, step, workflow
 from runtara.sdk.client import Client
 

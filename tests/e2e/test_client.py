@@ -8,8 +8,9 @@ import pytest
 
 from runtara.engine.service import Engine
 from runtara.infra.settings import Settings
+from runtara.protocol.api import WorkflowView
 from runtara.protocol.errors import InvalidInput, NotConfirmed, PlatformUnreachable, ResultTimeout
-from runtara.protocol.messages import Status, WorkflowView
+from runtara.protocol.messages import Status
 from runtara.runner.pool import Pool
 from runtara.sdk import sync
 from runtara.sdk.client import Client

@@ -13,8 +13,8 @@ import pytest
 from runtara.engine.connections import Connections
 from runtara.engine.service import Engine
 from runtara.infra.settings import Settings
+from runtara.protocol.configuration import OpenConnection
 from runtara.protocol.errors import ConnectionNotFound, WorkflowFailed
-from runtara.protocol.messages import OpenConnection
 from runtara.runner.pool import Pool
 from runtara.sdk.client import Client
 from runtara.sdk.discovery import load

@@ -14,8 +14,10 @@ import pytest
 from runtara.dsl.load import load_workflow
 from runtara.engine.service import Engine
 from runtara.infra.settings import Settings
+from runtara.protocol.api import Registration
+from runtara.protocol.configuration import RegisteredDefinition
 from runtara.protocol.errors import PlatformUnreachable, WorkflowFailed
-from runtara.protocol.messages import RegisteredDefinition, Registration, Status
+from runtara.protocol.messages import Status
 from runtara.runner.pool import Pool
 from runtara.sdk import library
 from runtara.sdk.client import Client, Handle

@@ -9,6 +9,20 @@ import pytest
 
 from runtara.engine import queries
 from runtara.infra.settings import Settings
+from runtara.protocol.api import (
+    EventsReply,
+    EventsRequest,
+    Info,
+    InstanceView,
+    ListReply,
+    ListRequest,
+    MemosReply,
+    RegisterRequest,
+    Registration,
+    Reply,
+    TailReply,
+    TailRequest,
+)
 from runtara.protocol.errors import (
     InstanceNotFound,
     InternalError,
@@ -18,22 +32,7 @@ from runtara.protocol.errors import (
     RuntaraError,
     UnknownWorkflow,
 )
-from runtara.protocol.messages import (
-    EventsReply,
-    EventsRequest,
-    Heartbeat,
-    Info,
-    InstanceView,
-    ListReply,
-    ListRequest,
-    MemosReply,
-    RegisterRequest,
-    Registration,
-    Reply,
-    Status,
-    TailReply,
-    TailRequest,
-)
+from runtara.protocol.messages import Heartbeat, Status
 from runtara.protocol.records import Start
 from tests.support.peer import Peer, connect_peer
 from tests.support.polling import eventually

@@ -5,8 +5,9 @@ import asyncio
 import msgspec
 from msgspec import Raw
 
+from runtara.protocol.api import MemosReply, MemosRequest
 from runtara.protocol.ids import new_nonce
-from runtara.protocol.messages import ClaimAnswer, Claimed, MemosReply, MemosRequest, Superseded
+from runtara.protocol.messages import ClaimAnswer, Claimed, Superseded
 from runtara.protocol.records import Checkpointed, Exited, Registered, Started, Suspended
 from tests.support.peer import Held, Peer
 

@@ -15,6 +15,8 @@ from nats.aio.msg import Msg
 from runtara.engine.connections import seal_again
 from runtara.infra.sealing import FILE, SealingKeys
 from runtara.infra.settings import Settings
+from runtara.protocol.api import RegisterReply, RegisterRequest, Registration
+from runtara.protocol.configuration import ConnectionView, OpenConnection, SetConnection
 from runtara.protocol.errors import (
     BadInput,
     ConnectionNotAllowed,
@@ -28,16 +30,7 @@ from runtara.protocol.errors import (
     SealingKeyMissing,
 )
 from runtara.protocol.ids import new_nonce
-from runtara.protocol.messages import (
-    Claimed,
-    ConnectionView,
-    OpenConnection,
-    OpenedConnection,
-    RegisterReply,
-    RegisterRequest,
-    Registration,
-    SetConnection,
-)
+from runtara.protocol.messages import Claimed, OpenedConnection
 from runtara.protocol.records import Cancel, Image, Options, Registered, Start, Started
 from tests.support.peer import Peer, connect_peer
 from tests.support.platform import running

@@ -8,6 +8,16 @@ import pytest
 from msgspec import Raw
 
 from runtara.infra.settings import Settings
+from runtara.protocol.api import ConsumersRequest, RegisterReply, RegisterRequest, Registration
+from runtara.protocol.configuration import (
+    DefinitionReply,
+    DefinitionRequest,
+    DefinitionsRequest,
+    DefinitionView,
+    HostDefinitions,
+    RegisterDefinition,
+    RegisteredDefinition,
+)
 from runtara.protocol.definitions import EVERY, KIND
 from runtara.protocol.errors import (
     BadInput,
@@ -19,20 +29,7 @@ from runtara.protocol.errors import (
     RuntaraError,
     from_wire,
 )
-from runtara.protocol.messages import (
-    CommandAnswer,
-    ConsumersRequest,
-    DefinitionReply,
-    DefinitionRequest,
-    DefinitionsRequest,
-    DefinitionView,
-    HostDefinitions,
-    RegisterDefinition,
-    RegisteredDefinition,
-    RegisterReply,
-    RegisterRequest,
-    Registration,
-)
+from runtara.protocol.messages import CommandAnswer
 from runtara.protocol.records import Cancel, ChildRequest, Options, Parked, Start
 from runtara.sdk import Client, sync
 from tests.engine.test_connections import opened, put

@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from runtara.engine.archive import Policy, archive
 from runtara.engine.rebuild import rebuild
+from runtara.protocol.api import ForkedFrom, RegisterReply, RegisterRequest, Registration
 from runtara.protocol.errors import (
     Forbidden,
     HistoryTooLarge,
@@ -23,7 +24,7 @@ from runtara.protocol.errors import (
 from runtara.protocol.frames import encode_frame
 from runtara.protocol.ids import partition_of
 from runtara.protocol.limits import MAX_FORK_BYTES
-from runtara.protocol.messages import CommandAnswer, ForkedFrom, RegisterReply, RegisterRequest, Registration, Status
+from runtara.protocol.messages import CommandAnswer, Status
 from runtara.protocol.records import Compensating, Failed, Fork, Options, Registered, StepFailure
 from tests.support.peer import Held, Peer
 

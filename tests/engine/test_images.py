@@ -9,6 +9,8 @@ import pytest
 from msgspec import Raw
 
 from runtara.infra.settings import Settings
+from runtara.protocol.api import RegisterReply, RegisterRequest, Registration
+from runtara.protocol.configuration import ForgetImage, ImagesRequest, ImageView, RegisteredImage, RegisterImage
 from runtara.protocol.errors import (
     ImageInUse,
     ImageNotFound,
@@ -19,17 +21,7 @@ from runtara.protocol.errors import (
     RuntaraError,
 )
 from runtara.protocol.images import KIND
-from runtara.protocol.messages import (
-    ForgetImage,
-    ImagesRequest,
-    ImageView,
-    RegisteredImage,
-    RegisterImage,
-    RegisterReply,
-    RegisterRequest,
-    Registration,
-    RunRequest,
-)
+from runtara.protocol.messages import RunRequest
 from runtara.protocol.records import Cancel, Image, Options, Start
 from runtara.sdk import Client, sync
 from tests.engine.test_registry import empty, fill, small, somewhere

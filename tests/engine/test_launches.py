@@ -6,19 +6,10 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
+from runtara.protocol.api import ConsumersRequest, RegisterReply, Registration
+from runtara.protocol.configuration import RegisteredImage, RegisterImage
 from runtara.protocol.ids import new_nonce
-from runtara.protocol.messages import (
-    ClaimAnswer,
-    Claimed,
-    ConsumersRequest,
-    Heartbeat,
-    Hosted,
-    RegisteredImage,
-    RegisterImage,
-    RegisterReply,
-    Registration,
-    Superseded,
-)
+from runtara.protocol.messages import ClaimAnswer, Claimed, Heartbeat, Hosted, Superseded
 from runtara.protocol.records import Cancel, Checkpointed, Exited, Image, Options, Start, Started
 from tests.support.peer import Peer
 from tests.support.polling import eventually

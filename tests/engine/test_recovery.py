@@ -10,9 +10,10 @@ from runtara.engine.recovery import adopt_journals
 from runtara.engine.service import Engine
 from runtara.engine.streams import create_stream, journal_config
 from runtara.infra.settings import Settings
+from runtara.protocol.api import RegisterReply, RegisterRequest, Registration
 from runtara.protocol.errors import JournalMismatch, PartitionLost
 from runtara.protocol.frames import encode_record
-from runtara.protocol.messages import RegisterReply, RegisterRequest, Registration, Superseded
+from runtara.protocol.messages import Superseded
 from runtara.protocol.records import ChildRequest, Completed, Options, Parked, Start
 from tests.support.peer import Held, Peer
 from tests.support.platform import running

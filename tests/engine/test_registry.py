@@ -14,8 +14,8 @@ from msgspec import Raw
 from runtara.engine import purge
 from runtara.infra.bus import PublishRefused
 from runtara.infra.settings import Settings
+from runtara.protocol.api import RegisterReply, RegisterRequest, Registration
 from runtara.protocol.errors import Malformed, PlatformUnreachable
-from runtara.protocol.messages import RegisterReply, RegisterRequest, Registration
 from runtara.protocol.records import ChildRequest, Options, Parked, Start
 from runtara.sdk import Context, Workflow, workflow
 from runtara.sdk.discovery import Code

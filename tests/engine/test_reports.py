@@ -3,9 +3,10 @@
 import pytest
 from msgspec import Raw
 
+from runtara.protocol.api import PositionReply, PositionRequest
 from runtara.protocol.errors import WireError
 from runtara.protocol.frames import encode_frame
-from runtara.protocol.messages import PositionReply, PositionRequest, Superseded
+from runtara.protocol.messages import Superseded
 from runtara.protocol.records import Completed, Custom, Failed, Log, Progress, StepFailure
 from tests.support.peer import Held, Peer
 

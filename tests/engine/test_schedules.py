@@ -12,6 +12,14 @@ from msgspec import Raw
 from runtara.engine import rebuild, registry, scheduler, schedules
 from runtara.engine.cadence import SECOND_US, stamp
 from runtara.infra.settings import Settings
+from runtara.protocol.configuration import (
+    ScheduleCreateRequest,
+    ScheduleDefinition,
+    ScheduleListReply,
+    ScheduleListRequest,
+    ScheduleRequest,
+    ScheduleView,
+)
 from runtara.protocol.errors import (
     InvalidId,
     InvalidSchedule,
@@ -22,14 +30,6 @@ from runtara.protocol.errors import (
     UnknownWorkflow,
 )
 from runtara.protocol.limits import MAX_RECORD_VALUE_BYTES, MAX_SCHEDULE_NAME_LENGTH, SCHEDULE_RECENT
-from runtara.protocol.messages import (
-    ScheduleCreateRequest,
-    ScheduleDefinition,
-    ScheduleListReply,
-    ScheduleListRequest,
-    ScheduleRequest,
-    ScheduleView,
-)
 from runtara.protocol.records import Options, Start
 from tests.support.peer import Peer, connect_peer
 from tests.support.platform import running

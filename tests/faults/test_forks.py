@@ -12,8 +12,9 @@ import pytest
 from runtara.cli.children import Part
 from runtara.compose.embedded import EmbeddedServers
 from runtara.infra.settings import Settings
+from runtara.protocol.api import ForkRequest
 from runtara.protocol.errors import WorkflowCancelled
-from runtara.protocol.messages import CommandAnswer, ForkRequest, Status
+from runtara.protocol.messages import CommandAnswer, Status
 from runtara.runner.pool import Pool
 from runtara.sdk.client import Client, Handle
 from tests.support.peer import Peer, connect_peer

@@ -10,8 +10,8 @@ import pytest
 
 from runtara.compose.embedded import EmbeddedServers
 from runtara.infra.settings import Settings
+from runtara.protocol.api import RegisterReply, RegisterRequest, Registration
 from runtara.protocol.errors import PlatformUnreachable
-from runtara.protocol.messages import RegisterReply, RegisterRequest, Registration
 from runtara.protocol.records import Options
 from tests.support.peer import Peer, connect_peer
 from tests.support.platform import running

@@ -16,7 +16,7 @@ import pytest
 from runtara.cli.children import Part
 from runtara.engine.cadence import SECOND_US, stamp
 from runtara.infra.settings import Settings
-from runtara.protocol.messages import ScheduleCreateRequest, ScheduleDefinition, ScheduleRequest, ScheduleView
+from runtara.protocol.configuration import ScheduleCreateRequest, ScheduleDefinition, ScheduleRequest, ScheduleView
 from tests.support.peer import Peer, connect_peer
 from tests.support.platform import deploy, running
 from tests.support.polling import eventually

@@ -14,7 +14,7 @@ import pytest
 
 from runtara.engine.service import Engine
 from runtara.infra.settings import Settings
-from runtara.protocol.messages import EventView
+from runtara.protocol.api import EventView
 from runtara.protocol.records import Image
 from runtara.runner.forks import Limits
 from runtara.runner.kinds import docker_runner, process_runner

@@ -12,11 +12,12 @@ import msgspec
 import pytest
 
 from runtara.infra.credentials.files import Credential, load
+from runtara.protocol.api import ConsumersRequest, RegisterReply
 from runtara.protocol.credentials import Issued, Kind
 from runtara.protocol.errors import CredentialRefused
 from runtara.protocol.frames import encode_record, join_frame
 from runtara.protocol.ids import new_nonce
-from runtara.protocol.messages import ConsumersRequest, RegisterReply, Status
+from runtara.protocol.messages import Status
 from runtara.protocol.records import Started
 from runtara.protocol.subjects import Subjects
 from runtara.runner.containers.spec import USER

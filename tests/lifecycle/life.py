@@ -18,10 +18,10 @@ from runtara.engine.lifecycle import (
     recorded_keys,
     with_keys,
 )
+from runtara.protocol.api import ForkRequest
 from runtara.protocol.blobs import Carried
 from runtara.protocol.errors import WireError
 from runtara.protocol.events import AnyEvent
-from runtara.protocol.messages import ForkRequest
 from runtara.protocol.records import (
     AnyRecord,
     Cancel,

@@ -6,12 +6,12 @@ from msgspec import Raw
 
 from runtara.engine.lifecycle import State, Status, copies, effects, fork_frame, fork_record, outbox_commands
 from runtara.engine.lifecycle import evolve as evolved
+from runtara.protocol.api import ForkRequest
 from runtara.protocol.blobs import Carried
 from runtara.protocol.errors import BadInput, HistoryTooLarge, StartConflict, UnknownKey
 from runtara.protocol.events import CompensationInherited, InstanceForked, MemoCopied
 from runtara.protocol.ids import FAILED_KEY, TIMEOUT_KEY, UNDO_PREFIX
 from runtara.protocol.limits import MAX_FORK_BYTES
-from runtara.protocol.messages import ForkRequest
 from runtara.protocol.records import Compensating, Continued, Custom, Failed, Fork, Unparked
 from tests.lifecycle.life import ENGINE, ERROR, INSTANCE, SECOND, TENANT, Life, raw
 

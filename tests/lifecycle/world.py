@@ -28,9 +28,9 @@ from runtara.engine.lifecycle import (
     recorded_keys,
 )
 from runtara.engine.lifecycle import with_keys as filled
+from runtara.protocol.api import ForkRequest
 from runtara.protocol.blobs import Carried
 from runtara.protocol.events import AnyEvent, InstanceCompleted
-from runtara.protocol.messages import ForkRequest
 from runtara.protocol.records import (
     Absent,
     AnyRecord,

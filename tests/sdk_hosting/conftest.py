@@ -9,7 +9,7 @@ import pytest
 from runtara.engine.streams import create_stream, journal_config
 from runtara.infra.bus import Bus
 from runtara.infra.settings import Settings
-from runtara.protocol.messages import Reply
+from runtara.protocol.api import Reply
 from runtara.protocol.subjects import Subjects
 from runtara.sdk.connection import Connection
 from tests.support.platform import connect

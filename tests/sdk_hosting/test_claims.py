@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtara.infra.writer import JournalWriter
-from runtara.protocol.messages import ClaimAnswer, Claimed, Memo, MemosReply, Superseded
+from runtara.protocol.api import MemosReply
+from runtara.protocol.messages import ClaimAnswer, Claimed, Memo, Superseded
 from runtara.protocol.records import NO_DATA
 from runtara.sdk import claims as claims_module
 from runtara.sdk.claims import Claims, with_all_memos

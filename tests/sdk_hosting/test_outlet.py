@@ -6,8 +6,9 @@ import pytest
 from msgspec import Raw
 
 from runtara.infra.writer import JournalWriter
+from runtara.protocol.api import PositionReply
 from runtara.protocol.errors import Refused
-from runtara.protocol.messages import CommitAnswer, PositionReply
+from runtara.protocol.messages import CommitAnswer
 from runtara.protocol.records import Checkpointed
 from runtara.sdk import outlet as outlet_module
 from runtara.sdk.connection import Connection

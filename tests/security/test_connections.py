@@ -9,17 +9,11 @@ from nats.aio.msg import Msg
 
 from runtara.engine.service import Engine
 from runtara.infra.settings import Settings
+from runtara.protocol.api import RegisterReply, RegisterRequest, Registration
+from runtara.protocol.configuration import ConnectionView, OpenConnection, SetConnection
 from runtara.protocol.credentials import Kind
 from runtara.protocol.errors import ConnectionNotAllowed, RuntaraError
-from runtara.protocol.messages import (
-    ConnectionView,
-    OpenConnection,
-    OpenedConnection,
-    RegisterReply,
-    RegisterRequest,
-    Registration,
-    SetConnection,
-)
+from runtara.protocol.messages import OpenedConnection
 from runtara.protocol.records import Options
 from runtara.protocol.subjects import Subjects
 from tests.support.peer import Peer

@@ -15,9 +15,10 @@ import orjson
 from msgspec import Raw
 
 from runtara.engine.memory import MemoryBlobs, MemoryEngine, Row, VirtualClock, memos
+from runtara.protocol.api import Registration
 from runtara.protocol.errors import WireError
 from runtara.protocol.events import WaitResolved, encode_data
-from runtara.protocol.messages import Claimed, Memo, Registration
+from runtara.protocol.messages import Claimed, Memo
 from runtara.protocol.records import Checkpointed, Completed, Options, Parked, Record, Report, Start, Started
 from runtara.protocol.subjects import Channel, Source
 from runtara.sdk.blobs import Blobs

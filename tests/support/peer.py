@@ -19,20 +19,10 @@ from runtara.infra.postgres import open_pool
 from runtara.infra.settings import Settings
 from runtara.projections import audit, refold
 from runtara.projections.verdict import Heads, Verdict
+from runtara.protocol.api import ForkRequest, InstanceView, RegisterReply, RegisterRequest, Registration, WorkflowView
 from runtara.protocol.frames import encode_frame
 from runtara.protocol.ids import new_nonce, partition_of
-from runtara.protocol.messages import (
-    ClaimAnswer,
-    Claimed,
-    CommandAnswer,
-    CommitAnswer,
-    ForkRequest,
-    InstanceView,
-    RegisterReply,
-    RegisterRequest,
-    Registration,
-    WorkflowView,
-)
+from runtara.protocol.messages import ClaimAnswer, Claimed, CommandAnswer, CommitAnswer
 from runtara.protocol.records import (
     Checkpointed,
     Command,
