@@ -36,7 +36,8 @@ def test_the_life_of_a_schedule(shell: Shell) -> None:
     (shown,) = shell.lines("schedule", "show", "nightly")
     assert set(shown) == {
         "name", "workflow", "cron", "every_seconds", "timezone", "input", "input_blob", "labels", "overlap", "catch_up",
-        "next_due", "upcoming", "last", "problem", "problem_at", "created_at", "created_by", "updated_at", "updated_by",
+        "paused", "next_due", "upcoming", "last", "problem", "problem_at", "created_at", "created_by", "updated_at",
+        "updated_by",
     }  # fmt: skip
     assert (shown["cron"], shown["input"], shown["labels"]) == ("0 3 * * *", json.loads(INPUT), {"team": "red"})
     assert shown["created_by"]
