@@ -269,7 +269,8 @@ class GraphCode:
             with self._block.within("except StepError as error"):
                 self._block.line("run.caught(error)")
                 for way in errors:
-                    self._leave(way)
+                    if way.targets:
+                        self._leave(way)
                 if errors[-1].test is not None or not errors[-1].targets:
                     self._block.line("raise")
         ways = self._ways.ways[n]

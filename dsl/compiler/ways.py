@@ -71,6 +71,9 @@ class Ways:
         ends = (n for n, id in enumerate(self.ids) if isinstance(graph.steps[id], FinishStep | ErrorStep))
         self.ends = self.bits(n for n in ends if not self.next[n])
         self.tails = self.bits(self._tails())
+        errors = self.bits(n for n in bits_of(self.ends) if isinstance(graph.steps[self.ids[n]], ErrorStep))
+        gives = self.ends & ~errors
+        self.fails = errors | self.bits(n for n in bits_of(self.tails) if not self.reach[n] & gives)
 
     def number(self, id: str) -> int:
         return self._number[id]
@@ -97,9 +100,10 @@ class Ways:
         return best or self._irregular(branches, stop)
 
     def fork(self, starts: Targets, stop: int | None) -> Merge:
-        """Where parallel branches come together: all of them, or they end the graph in a tail."""
+        """Where parallel branches come together. A way that ends in an error does not count; what gives a result may be
+        where they meet, and is not done twice."""
         branches = [(start,) for start in starts]
-        best = self._regular(branches, stop, ends=0) or self._regular(branches, stop, ends=self.tails)
+        best = self._regular(branches, stop, ends=0) or self._regular(branches, stop, ends=self.fails)
         return best or self._irregular(branches, stop)
 
     def ends_alone(self, starts: Targets, stop: int | None, others: Targets) -> bool:
