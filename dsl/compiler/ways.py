@@ -72,8 +72,9 @@ class Ways:
         self.ends = self.bits(n for n in ends if not self.next[n])
         self.tails = self.bits(self._tails())
         errors = self.bits(n for n in bits_of(self.ends) if isinstance(graph.steps[self.ids[n]], ErrorStep))
-        gives = self.ends & ~errors
-        self.fails = errors | self.bits(n for n in bits_of(self.tails) if not self.reach[n] & gives)
+        plainly = self.bits(target for n in range(len(self.ids)) for target in self._plainly(n))
+        fails = (n for n in bits_of(self.tails) if not self.reach[n] & self.ends & ~errors)
+        self.fails = (errors & ~plainly) | self.bits(fails)
 
     def number(self, id: str) -> int:
         return self._number[id]
@@ -170,8 +171,8 @@ class Ways:
         for at in self._candidates(branches, stop, 0):
             if at in starts:
                 continue
-            own, past = self.private(starts, stop, at)
-            if at is None or not (past or own & self.reach[at]):
+            own, past = self.private(starts, stop, at, ends=self.fails)
+            if at is None or not (past or own & self.reach[at] & ~self.fails):
                 return Merge(stop if at is None else at, own, False)
         raise AssertionError("the stop is a candidate, too")
 

@@ -133,6 +133,23 @@ async def test_where_branches_meet_by_choice_is_reached_once_by_all(ok: bool) ->
             await result_of(graph(steps, *edges), {"ok": ok})
 
 
+async def test_a_step_that_leads_into_an_error_lets_nothing_start_that_waits_for_it() -> None:
+    steps = {
+        "a": echo("a"),
+        "b": agent("fails", {"times": 1}, maxRetries=0),
+        "c": echo("c"),
+        "d": echo("d"),
+        "e": echo("e"),
+        "end": finish(),
+        "tell": step("Delay", durationMs=60_000),
+        "sorry": step("Error", code="SORRY", message="no"),
+    }
+    edges = ["a b", "a c", "b d", "c d", "b e", "d end", "e end", "b tell onError", "c tell onError", "tell sorry"]
+    with pytest.raises(WorkflowFailed, match="SORRY"):
+        await result_of(graph(steps, *edges))
+    assert sorted(keys_of(running.log, "CheckpointSaved", "SleepStarted")) == ["a", "c", "tell"]
+
+
 async def test_deep_trees_of_choices_are_no_deep_code() -> None:
     steps: dict[str, Any] = {f"c{n}": step("Conditional", condition=op("LT", ref("data.n"), n)) for n in range(1, 32)}
     steps |= {f"c{n}": finish(leaf=imm(n)) for n in range(32, 64)}
