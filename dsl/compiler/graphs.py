@@ -79,7 +79,7 @@ class GraphCode:
             self._block.code(self._call(n), before="await ")
             return ways[0].targets if ways else ()
         if depth >= MAX_DEPTH:
-            return self._flow((n,), Merge(stop, self._ways.private((n,), stop, None)[0], False))
+            return self._flow((n,), Merge(stop, self._ways.private((n,), stop, None, ends=self._ways.fails)[0], False))
         if self._ways.errors[n]:
             return self._guarded(n, stop, depth)
         return self._chosen(n, stop, depth)
@@ -181,7 +181,8 @@ class GraphCode:
             return normal
         merge = self._ways.merge([way.targets for way in ways], stop, copies=_NEVER)
         if not merge.regular:
-            handlers = self._ways.private(tuple(target for way in errors for target in way.targets), stop, None)[0]
+            targets = tuple(target for way in errors for target in way.targets)
+            handlers = self._ways.private(targets, stop, None, ends=self._ways.fails)[0]
             return self._flow((n,), Merge(merge.at, merge.steps | handlers | 1 << n, False))
         self._try(n, errors, stop, depth)
         self._tested(ways, merge.at, depth)
@@ -246,7 +247,8 @@ class GraphCode:
                 self._in_branch, self._in_handler = True, False
                 self._flow_step(n)
                 self._in_branch, self._in_handler = outer
-            rows[id] = Array([Raw(name), texts([self._ways.ids[target] for target in self._ways.targets(n)])], "()")
+            led = [target for target in self._ways.targets(n) if not self._ways.fails >> target & 1]
+            rows[id] = Array([Raw(name), texts([self._ways.ids[target] for target in led])], "()")
         first = texts([self._ways.ids[start] for start in starts])
         call = Call("by_readiness", [first, Table(rows)])
         if merge.at is None or not self._ways.may_stop(merge.steps):
@@ -268,15 +270,18 @@ class GraphCode:
                 self._block.code(self._call(n), before="route = await " if self._routes(n) else "await ")
             with self._block.within("except StepError as error"):
                 self._block.line("run.caught(error)")
+                self._in_handler = True
                 for way in errors:
-                    self._leave(way)
+                    if way.targets:
+                        self._leave(way)
+                self._in_handler = False
                 if errors[-1].test is not None or not errors[-1].targets:
                     self._block.line("raise")
         ways = self._ways.ways[n]
         if isinstance(step, ConditionalStep):
             with self._block.within(self._call(n), before="if await "):
-                self._block.code(self._named(ways[0]), before="return ")
-            self._block.code(self._named(ways[1]), before="return ")
+                self._go(ways[0])
+            self._go(ways[1])
             return
         if not errors:
             self._block.code(self._call(n), before="route = await " if self._routes(n) else "await ")
@@ -286,13 +291,17 @@ class GraphCode:
     def _leave(self, way: Way) -> None:
         test = self._test(way)
         if test is None:
-            self._block.code(self._named(way), before="return ")
+            self._go(way)
             return
         with self._block.within(test, before="if "):
-            self._block.code(self._named(way), before="return ")
+            self._go(way)
 
-    def _named(self, way: Way) -> Node:
-        return texts([self._ways.ids[target] for target in way.targets])
+    def _go(self, way: Way) -> None:
+        """Say where it goes on. What only fails is done at once: nothing may start that would wait for this step."""
+        if len(way.targets) == 1 and self._ways.fails >> way.targets[0] & 1:
+            self._region(way.targets, None, 0)
+        else:
+            self._block.code(texts([self._ways.ids[target] for target in way.targets]), before="return ")
 
     # shared
 

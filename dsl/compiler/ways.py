@@ -71,6 +71,10 @@ class Ways:
         ends = (n for n, id in enumerate(self.ids) if isinstance(graph.steps[id], FinishStep | ErrorStep))
         self.ends = self.bits(n for n in ends if not self.next[n])
         self.tails = self.bits(self._tails())
+        errors = self.bits(n for n in bits_of(self.ends) if isinstance(graph.steps[self.ids[n]], ErrorStep))
+        plainly = self.bits(target for n in range(len(self.ids)) for target in self._plainly(n))
+        fails = (n for n in bits_of(self.tails) if not self.reach[n] & self.ends & ~errors)
+        self.fails = (errors & ~plainly) | self.bits(fails)
 
     def number(self, id: str) -> int:
         return self._number[id]
@@ -97,9 +101,10 @@ class Ways:
         return best or self._irregular(branches, stop)
 
     def fork(self, starts: Targets, stop: int | None) -> Merge:
-        """Where parallel branches come together: all of them, or they end the graph in a tail."""
+        """Where parallel branches come together. A way that ends in an error does not count; what gives a result may be
+        where they meet, and is not done twice."""
         branches = [(start,) for start in starts]
-        best = self._regular(branches, stop, ends=0) or self._regular(branches, stop, ends=self.tails)
+        best = self._regular(branches, stop, ends=0) or self._regular(branches, stop, ends=self.fails)
         return best or self._irregular(branches, stop)
 
     def ends_alone(self, starts: Targets, stop: int | None, others: Targets) -> bool:
@@ -166,8 +171,8 @@ class Ways:
         for at in self._candidates(branches, stop, 0):
             if at in starts:
                 continue
-            own, past = self.private(starts, stop, at)
-            if at is None or not (past or own & self.reach[at]):
+            own, past = self.private(starts, stop, at, ends=self.fails)
+            if at is None or not (past or own & self.reach[at] & ~self.fails):
                 return Merge(stop if at is None else at, own, False)
         raise AssertionError("the stop is a candidate, too")
 

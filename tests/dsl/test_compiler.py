@@ -113,6 +113,43 @@ async def test_a_handler_that_parallel_branches_share_ends_the_graph() -> None:
     assert "d" not in keys_of(running.log)
 
 
+@pytest.mark.parametrize("ok", [True, False])
+async def test_where_branches_meet_by_choice_is_reached_once_by_all(ok: bool) -> None:
+    steps = {
+        "a": echo("a"),
+        "b": step("Conditional", condition=ref("data.ok")),
+        "slow": step("Delay", durationMs=5_000),
+        "c": step("Conditional", condition=imm(True)),
+        "meet": echo("meet"),
+        "end": finish(met=ref("steps.meet.outputs"), slow=ref("steps.slow.stepType")),
+        "no": step("Error", code="NO", message="no"),
+    }
+    edges = ["a b", "a slow", "slow c", "b meet true", "b no false", "c meet true", "c no false", "meet end"]
+    if ok:
+        assert await result_of(graph(steps, *edges), {"ok": ok}) == {"met": "meet", "slow": "Delay"}
+        assert keys_of(running.log).count("meet") == 1
+    else:
+        with pytest.raises(WorkflowFailed, match="NO: no"):
+            await result_of(graph(steps, *edges), {"ok": ok})
+
+
+async def test_a_step_that_leads_into_an_error_lets_nothing_start_that_waits_for_it() -> None:
+    steps = {
+        "a": echo("a"),
+        "b": agent("fails", {"times": 1}, maxRetries=0),
+        "c": echo("c"),
+        "d": echo("d"),
+        "e": echo("e"),
+        "end": finish(),
+        "tell": step("Delay", durationMs=60_000),
+        "sorry": step("Error", code="SORRY", message="no"),
+    }
+    edges = ["a b", "a c", "b d", "c d", "b e", "d end", "e end", "b tell onError", "c tell onError", "tell sorry"]
+    with pytest.raises(WorkflowFailed, match="SORRY"):
+        await result_of(graph(steps, *edges))
+    assert sorted(keys_of(running.log, "CheckpointSaved", "SleepStarted")) == ["a", "c", "tell"]
+
+
 async def test_deep_trees_of_choices_are_no_deep_code() -> None:
     steps: dict[str, Any] = {f"c{n}": step("Conditional", condition=op("LT", ref("data.n"), n)) for n in range(1, 32)}
     steps |= {f"c{n}": finish(leaf=imm(n)) for n in range(32, 64)}
