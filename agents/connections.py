@@ -22,7 +22,7 @@ ENTRY_POINTS: Final = "runtara.connections"
 HIDDEN: Final = "***"
 _LEAST_SECRET: Final = 4  # characters: what is shorter would be taken out of innocent words
 _HEADER_NAME: Final = r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}$"
-_HTTP_URL: Final = re.compile(r"https?://[^\s/?#]+", re.IGNORECASE)
+_HTTP_URL: Final = re.compile(r"https?://[^\s/?#@\\]+(?:[/?#]|$)", re.IGNORECASE)
 
 
 class Connection(BaseModel):
@@ -50,7 +50,7 @@ class _OfHttp(Connection):
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:
         if value is not None and not _HTTP_URL.match(value):
-            raise ValueError("it must begin with http:// or https:// and a host")
+            raise ValueError("it must begin with http:// or https:// and a host, without a login")
         return value
 
 

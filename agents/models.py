@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, WithJsonSchema
 
+from .encoding import marked
 from .errors import AgentError
 
 INVALID_DATA: Final = "AGENT_INVALID_DATA"
@@ -100,7 +101,7 @@ def read_text(data: Data, encoding: str | None = None, *, base64_text: bool = Fa
     if isinstance(data, str) and not _is_base64(data, base64_text):
         return data.removeprefix("\ufeff")
     content = read_bytes(data, base64_text=base64_text)
-    name = encoding or _marked(content) or DEFAULT_ENCODING
+    name = encoding or marked(content) or DEFAULT_ENCODING
     try:
         return content.decode(name).removeprefix("\ufeff")
     except LookupError as exc:
@@ -132,17 +133,3 @@ def _is_base64(text: str, base64_text: bool) -> bool:
     if not base64_text or len(text) < _LEAST_BASE64 or not _BASE64.fullmatch(text):
         return False
     return len(text.rstrip("\r\n")) % 4 == 0
-
-
-_MARKS: Final = (
-    (b"\xef\xbb\xbf", "utf-8"),
-    (b"\xff\xfe\x00\x00", "utf-32"),
-    (b"\x00\x00\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
-)
-
-
-def _marked(content: bytes) -> str | None:
-    """The encoding that a byte order mark names."""
-    return next((name for mark, name in _MARKS if content.startswith(mark)), None)

@@ -100,7 +100,7 @@ def check_call(target: object, arguments: Sequence[object]) -> None:
 def bounded_filters() -> dict[str, Callable[..., Any]]:
     """Jinja2's filters that can multiply, with their result worked out first."""
     measures: dict[str, Callable[[Any, Sequence[object]], None]] = {
-        "center": lambda text, rest: _check_widths(rest),
+        **dict.fromkeys(("batch", "center", "round", "slice", "tojson"), lambda value, rest: _check_widths(rest)),
         "format": lambda text, rest: _check_format(str(text), rest),
         "indent": lambda text, rest: check_size((str(text).count("\n") + 1) * _widest(rest)),
         "join": lambda items, rest: _check_join(items, rest),

@@ -71,6 +71,11 @@ def parsed(source: str) -> Template:
         raise AgentError(PARSE_ERROR, f"the template is wrong: {_said(exc)}") from None
 
 
+def syntax(source: str) -> nodes.Template:
+    """The syntax tree of a template, for who wants to know what it reads. Raises jinja2's `TemplateSyntaxError`."""
+    return _environment().parse(source)
+
+
 class _Bounds(NodeTransformer):
     """Puts the counting into loops, and the measuring behind `~`, whose operands become text as those of {{ }} do."""
 
@@ -124,10 +129,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 def _environment() -> _Sandbox:
     made = _Sandbox(
         undefined=ChainableUndefined,
-        autoescape=False,
-        cache_size=0,
-        optimized=False,
         finalize=_as_json,
+        autoescape=False,
+        optimized=False,  # nothing is worked out before there is an allowance
         keep_trailing_newline=True,
     )
     for name in _REMOVED_FILTERS:

@@ -46,7 +46,7 @@ class CsvOptions(Inputs):
     def _no_line_end(cls, value: str | None) -> str | None:
         if value and value in "\r\n":
             raise ValueError("it cannot be a line end")
-        return value or (None if value is None else "")
+        return value
 
     @model_validator(mode="after")
     def _all_different(self) -> "CsvOptions":

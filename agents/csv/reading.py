@@ -135,7 +135,7 @@ def _reader(lines: Iterable[str], delimiter: str, options: CsvOptions, *, strict
         delimiter=delimiter,
         quotechar=options.quote_char or None,
         quoting=csv.QUOTE_MINIMAL if options.quote_char else csv.QUOTE_NONE,
-        escapechar=options.escape_char,
+        escapechar=options.escape_char or None,
         strict=strict,
     )
 

@@ -141,7 +141,7 @@ def _writer(written: _Written, options: CsvOptions) -> "Writer":
         delimiter="," if options.delimiter == AUTO else options.delimiter,
         quotechar=options.quote_char or None,
         quoting=csv.QUOTE_MINIMAL if options.quote_char else csv.QUOTE_NONE,
-        escapechar=options.escape_char,
+        escapechar=options.escape_char or None,
         lineterminator="\r\n",
     )
 

@@ -27,9 +27,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _ERROR: Final = 400
 
 
-@agent(
-    "http", display_name="HTTP", side_effects=True, connections=("http_bearer", "http_api_key", "http_basic")
-)  # fmt: skip
+@agent("http", display_name="HTTP", side_effects=True, connections=("http_bearer", "http_api_key", "http_basic"))
 class Http:
     """Requests to other services by HTTP."""
 

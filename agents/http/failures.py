@@ -68,7 +68,8 @@ def unreachable(url: httpx.URL, error: httpx.TransportError) -> AgentError:
         message = f"the certificate of {url.host} is not trusted: {cause.verify_message}"
         return AgentError(TLS_ERROR, message, attributes={"url": shown(url)})
     if isinstance(error, (httpx.LocalProtocolError, httpx.UnsupportedProtocol)):
-        return AgentError(INVALID_REQUEST, f"the request to {shown(url)} cannot be sent: {error}")
+        # the error's own text shows the header that it complains of, escaped, so that no redaction would find it
+        return AgentError(INVALID_REQUEST, f"the request to {shown(url)} cannot be written as HTTP")
     return AgentError(
         NETWORK_ERROR,
         f"{shown(url)} cannot be reached, or did not answer fully: {str(error) or type(error).__name__}",

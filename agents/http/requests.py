@@ -25,6 +25,7 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!\d+(/|$))")  # `localho
 _HOST: Final = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")  # a name, or an IPv6 address
 _MAX_PORT: Final = 65_535
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SECRET_HEADERS: Final = ("authorization", "cookie")
 _ACCEPT: Final[Mapping[ResponseType, str]] = {
     "json": "application/json, */*;q=0.5",
@@ -54,6 +55,7 @@ def follow(request: httpx.Request, response: httpx.Response, connection: HttpCon
         url = request.url.join(response.headers["location"])
     except (httpx.InvalidURL, UnicodeError) as exc:
         raise _invalid(f"{shown(request.url)} redirects to what is no address") from exc
+    url = url.copy_with(userinfo=b"")  # a login that a server makes up is nobody's
     _check(url)
     headers = httpx.Headers(request.headers)
     headers["host"] = url.netloc.decode("ascii")
@@ -95,6 +97,8 @@ def _with_query(url: httpx.URL, inputs: HttpRequest) -> httpx.URL:
 
 
 def _check(url: httpx.URL) -> None:
+    if url.userinfo:
+        raise _invalid("its address holds a login, which the log would keep; put it into a connection (http_basic)")
     if url.scheme not in ("http", "https") or not _HOST.fullmatch(url.raw_host) or (url.port or 0) > _MAX_PORT:
         raise _invalid(f"{shown(url)} is no http or https address of a host")
 
@@ -108,13 +112,21 @@ def _own_headers(headers: Mapping[str, str]) -> dict[str, str]:
     wrong = sorted(lower.keys() & _OURS)
     if wrong:
         raise _invalid(f"the header {wrong[0]!r} is set by the agent itself")
-    for name, value in lower.items():
-        if not _HEADER.fullmatch(name) or any(char in value for char in "\r\n\0"):
+    return _checked(lower)
+
+
+def _checked(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name) or not value.isascii() or _CONTROL.search(value):
             raise _invalid(f"the header {name!r} holds a character that no header may")
-    return lower
+    return headers
 
 
 def _login(connection: HttpConnection | None) -> dict[str, str]:
+    return _checked(_login_of(connection))
+
+
+def _login_of(connection: HttpConnection | None) -> dict[str, str]:
     match connection:
         case None:
             return {}

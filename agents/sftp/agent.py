@@ -1,6 +1,7 @@
 """The agent itself: checks the path, opens a session, does the one thing that is asked, closes it.
 
-Invariants: nothing is sent before inputs and path are known to be good; each call has a session of its own.
+Invariants: nothing is sent before inputs and path are known to be good; each call has a session of its own, and waits
+for it if there are many.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from . import failures, paths, transfer
 from .models import Deleted, DeleteFile, DownloadFile, FileInfo, ListFiles, UploadFile
 from .patience import LISTING_SECONDS, in_time
 from .session import session
+from .turns import turn
 
 _COMMON: Final = (*failures.OF_CONNECTING, *failures.OF_FILES)
 _SELF: Final = frozenset({".", ".."})
@@ -95,7 +97,7 @@ class Sftp:
 async def _open(connection: SftpConnection) -> AsyncIterator[asyncssh.SFTPClient]:
     """A session whose errors hold no secret."""
     try:
-        async with session(connection) as sftp:
+        async with turn(connection.host, connection.port), session(connection) as sftp:
             yield sftp
     except AgentError as exc:
         raise without_secrets(exc, connection) from None

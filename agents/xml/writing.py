@@ -76,8 +76,9 @@ def _element(lines: _Lines, name: str, value: JsonValue, path: tuple[str, ...], 
     content = value if isinstance(value, dict) else {TEXT: value}
     attributes = _attributes(content.get(ATTRIBUTES), path)
     prefixes |= {key.removeprefix("xmlns:") for key in attributes if key.startswith("xmlns:")}
-    for each in (name, *attributes):
-        _check_name(each, path, prefixes)
+    _check_name(name, path, prefixes)
+    for each in attributes:
+        _check_name(each, path, prefixes | {"xmlns"})
     head = name + "".join(f' {key}="{escape(text, _KEPT_IN_ATTRIBUTES)}"' for key, text in attributes.items())
     children = list(_children(content))
     text = escape(_text(content.get(TEXT), path), _KEPT)
@@ -138,7 +139,7 @@ def _check_name(name: str, path: tuple[str, ...], prefixes: frozenset[str]) -> N
     if found is None:
         raise AgentError(INVALID_NAME, f"{_at(path)}: {name!r} is no name in XML; use letters, digits, '-', '_', '.'")
     prefix = found.group(1)
-    if prefix is not None and prefix != "xmlns" and prefix not in prefixes:
+    if prefix is not None and prefix not in prefixes:
         raise AgentError(INVALID_NAME, f"{_at(path)}: declare {prefix!r} by the attribute 'xmlns:{prefix}'")
 
 

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from runtara.agents.agent import agent_of
 from runtara.agents.catalogue import Field, catalogue, fields, output_schema
 from runtara.agents.registry import Registry, registry
@@ -50,3 +52,27 @@ def test_ours_are_all_in_it_each_with_a_description_and_inputs_that_have_one() -
         for capability in agent.capabilities.values():
             assert capability.description, capability.name
             assert [field.name for field in fields(capability) if not field.description] == [], capability.name
+
+
+REQUIRED = object()
+PROMISED: dict[tuple[str, str], dict[str, object]] = {
+    ("http", "http-request"): {
+        "method": "GET", "url": REQUIRED, "headers": {}, "query_parameters": {}, "body": None, "body_type": "json",
+        "response_type": "json", "timeout_ms": 30_000, "fail_on_error": True,
+    },
+    ("sftp", "sftp-list-files"): {"path": REQUIRED},
+    ("sftp", "sftp-download-file"): {"path": REQUIRED, "response_format": "text"},
+    ("sftp", "sftp-upload-file"): {"path": REQUIRED, "content": REQUIRED, "content_format": "text"},
+    ("sftp", "sftp-delete-file"): {"path": REQUIRED},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("agent", ["http", "sftp"])
+def test_http_and_sftp_have_what_json_workflows_were_promised(agent: str) -> None:
+    found = {
+        (agent, capability.id): {
+            field.name: REQUIRED if field.required else field.default for field in fields(capability)
+        }
+        for capability in registry().agent(agent).capabilities.values()
+    }
+    assert found == {names: inputs for names, inputs in PROMISED.items() if names[0] == agent}

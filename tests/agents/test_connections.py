@@ -35,6 +35,8 @@ def test_it_is_typed_and_shows_no_secret(type: str) -> None:
         ("http_bearer", {"tokn": SECRET}, "tokn"),
         ("http_bearer", {"token": [SECRET]}, "token"),
         ("http_bearer", {"token": SECRET, "base_url": f"ftp://{SECRET}"}, "base_url"),
+        ("http_bearer", {"token": SECRET, "base_url": f"https://ada:{SECRET}@example.org"}, "base_url"),
+        ("http_bearer", {"token": SECRET, "base_url": "https:///v1"}, "base_url"),
         ("http_api_key", {"api_key": SECRET, "header_name": f"X: {SECRET}\r\n"}, "header_name"),
         ("sftp", {"host": "a", "username": "u", "port": 70_000, "password": SECRET}, "port"),
         ("ftp", {}, "there are http_api_key, http_basic, http_bearer, sftp"),

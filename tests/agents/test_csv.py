@@ -72,6 +72,7 @@ def test_whatever_form_a_table_has_it_reads_the_same(data: object, options: dict
         ("a,\n1,2\n", {}, [{"a": "1", "1": "2"}]),
         ('a,b\n"x\ny",2\n', {}, [{"a": "x\ny", "b": "2"}]),
         ('a,b\n"x""y",2\n', {}, [{"a": 'x"y', "b": "2"}]),
+        ("a\n\\x\n", {"escape_char": ""}, [{"a": "\\x"}]),
         ("a,b\nx\u2028y,\x0b\n", {}, [{"a": "x\u2028y", "b": "\x0b"}]),
         ("名前,😀\n太郎,1\n", {}, [{"名前": "太郎", "😀": "1"}]),
         ("a,b\n1,2\n3\n", {"use_header": False}, [["a", "b"], ["1", "2"], ["3"]]),
@@ -127,6 +128,7 @@ def test_what_is_no_table_is_refused_and_says_where(
         ([{"a": "x,y"}], {"quote_char": "", "escape_char": "\\"}, "a\nx\\,y\n"),
         ([{"a": "x\ry"}], {}, 'a\n"x\ry"\n'),
         ([{"a": ""}], {}, 'a\n""\n'),
+        ([{"a": "\\x"}], {"escape_char": ""}, "a\n\\x\n"),
     ],
 )
 def test_values_become_a_table(value: JsonValue, options: dict[str, object], expected: str) -> None:

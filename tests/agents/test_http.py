@@ -11,9 +11,13 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
 
 from runtara.agents import AgentError, FileObject
-from runtara.agents.http import Http, HttpRequest, answers
+from runtara.agents.connections import HttpBearer
+from runtara.agents.http import Http, HttpRequest, answers, requests
 from runtara.agents.http.pool import Pool
 from runtara.agents.http.reach import Reach
 from tests.support.http_server import HttpServer, Seen, always, answer, forward_proxy, http_server, raw
@@ -106,6 +110,9 @@ async def test_a_content_type_of_the_authors_is_kept(http: Http, server: HttpSer
         {"url": "ftp://example.org/"},
         {"url": "file:///etc/passwd"},
         {"url": "http://"},
+        {"url": "http://ada:secret@example.org/"},
+        {"url": "https:\\\\example.org"},
+        {"headers": {"X-A": "ü"}},
         {"url": "http://[::1/"},
         {"url": "http://a b/"},
         {"url": "http://example.org:99999/"},
@@ -128,6 +135,29 @@ async def test_what_cannot_be_sent_is_refused_before_anything_is(
     error = await fails(http, **{"url": server.url, "method": "POST", **inputs})
     assert (error.code, error.permanent) == ("HTTP_INVALID_REQUEST", True)
     assert server.connections == 0
+
+
+URLS = st.one_of(
+    st.text(),
+    st.text().map("http://{}".format),
+    st.text("htps:/[]@.?#%\\a1\u212a\u3002 \t", max_size=30),
+    st.just("//x"),
+)
+
+
+@given(URLS, st.sampled_from([None, "https://api.example.org/v1"]), st.text(max_size=10))
+def test_no_address_and_no_parameter_does_anything_but_make_a_request_or_be_refused(
+    url: str, base: str | None, value: str
+) -> None:
+    connection = None if base is None else HttpBearer(token=SecretStr("t"), base_url=base)
+    try:
+        made = requests.build(HttpRequest(url=url, query_parameters={"q": value}, headers={"x-a": value}), connection)
+    except (AgentError, ValidationError):
+        return
+    assert made.url.scheme in ("http", "https")
+    assert made.url.host
+    assert base is None or made.url.host == "api.example.org"
+    assert made.url.params["q"] == value
 
 
 async def test_a_binary_text_that_is_no_base64_is_refused(http: Http, server: HttpServer) -> None:

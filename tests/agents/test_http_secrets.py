@@ -117,6 +117,18 @@ async def test_no_error_shows_a_secret_even_if_the_server_sends_it_back(
     assert BASIC not in caplog.text
 
 
+@pytest.mark.parametrize("type", ["http_bearer", "http_api_key"])
+@pytest.mark.parametrize("end", ["\n", "\r\nX-B: 1", "\0", "ü"])
+async def test_a_secret_that_no_header_can_carry_is_refused_and_not_shown(
+    http: Http, server: HttpServer, type: str, end: str
+) -> None:
+    field = "token" if type == "http_bearer" else "api_key"
+    with pytest.raises(AgentError) as caught:
+        await http.request(HttpRequest(url=server.url), connect(type, **{field: SECRET + end}))
+    assert (caught.value.code, server.connections) == ("HTTP_INVALID_REQUEST", 0)
+    assert SECRET not in "".join(traceback.format_exception(caught.value)) + str(caught.value.to_record())
+
+
 async def test_the_query_and_the_login_of_an_address_are_never_shown(
     http: Http, server: HttpServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,7 +18,7 @@ from runtara.agents import AgentError
 from runtara.agents.agent import agent_of
 from runtara.agents.calls import call
 from runtara.agents.connections import Connection, parse_connection
-from runtara.agents.sftp import Sftp, patience, transfer
+from runtara.agents.sftp import Sftp, patience, transfer, turns
 from tests.support.disk import small_disk
 from tests.support.polling import eventually
 from tests.support.proxy import Proxy, proxy_of
@@ -340,6 +340,30 @@ async def test_a_host_whose_key_has_changed_is_refused_before_it_hears_a_secret(
 async def test_a_server_that_is_not_there_is_a_transient_error(server: Sshd) -> None:
     error = await fails(connect(server, port=1), "list-files", path="/")
     assert (error.code, error.category) == ("SFTP_CONNECTION_ERROR", "transient")
+
+
+async def test_many_at_once_take_turns(server: Sshd, files: Path) -> None:
+    """More than OpenSSH lets in at once."""
+    here = connect(server)
+    uploads = (do(here, "upload-file", path=f"{files}/{number}", content="x") for number in range(30))
+    assert await asyncio.gather(*uploads) == [1] * 30
+    assert len(list(files.iterdir())) == 30
+
+
+async def test_a_server_has_a_bounded_number_of_sessions() -> None:
+    now = most = 0
+
+    async def take(port: int) -> None:
+        nonlocal now, most
+        async with turns.turn("files.example.org", port):
+            now, most = now + 1, max(most, now + 1)
+            await asyncio.sleep(0)
+            now -= 1
+
+    await asyncio.gather(*(take(22) for _ in range(30)))
+    assert most == turns.MAX_SESSIONS
+    await asyncio.gather(*(take(port) for port in range(30)))
+    assert most == 30, "other servers are not waited for"
 
 
 # what breaks in the middle

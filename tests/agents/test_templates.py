@@ -3,10 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2.meta import find_undeclared_variables
 from pydantic import JsonValue
 
 from runtara.agents import AgentError
-from runtara.agents.templates import render
+from runtara.agents.templates import render, syntax
 from tests.support.perform import perform, refused
 
 CONTEXT: dict[str, JsonValue] = {
@@ -41,7 +42,9 @@ CONTEXT: dict[str, JsonValue] = {
         ("{{ 'a\nb'|indent(2) }} {{ 'a b c'|wordwrap(3) }}", "a\n  b a b\nc"),
         ("{{ missing|default('d') }} {{ 1.5 }}", "d 1.5"),
         ("{% for i in missing %}x{% else %}none{% endfor %}", "none"),
+        ("{{ [1, 2, 3]|batch(2, 0)|list }} {{ 1.26|round(1) }} {{ [1]|tojson(2) }}", "[[1, 2], [3, 0]] 1.3 [\n  1\n]"),
         ("", ""),
+        ("a\n", "a\n"),
         ("日本 {{ '😀' }}", "日本 😀"),
     ],
 )
@@ -114,6 +117,11 @@ GROW = (
         "{{ 9 ** 9999 ** 9 }}",
         "{{ (9 ** 1000) ** 1000 }}",
         "{{ 'a'|center(10 ** 9) }}",
+        "{{ [1]|batch(10 ** 9, 0)|list }}",
+        "{{ [1]|slice(10 ** 9)|list }}",
+        "{{ 1.5|round(10 ** 9, 'ceil') }}",
+        "{{ [1]|tojson(indent=10 ** 9) }}",
+        "{{ ['a']|map('center', 10 ** 9)|list }}",
         "{{ 'a'.center(10 ** 9) }}",
         "{{ 'a'.ljust(10 ** 9) }}",
         "{{ 'a'.rjust(width=10 ** 9) }}",
@@ -175,6 +183,10 @@ def test_what_is_wrong_with_a_template_is_said(source: str, code: str, word: str
     error = refused("text", "render-template", {"text": source, "context": CONTEXT})
     assert error.code == code
     assert word in str(error)
+
+
+def test_what_a_template_reads_can_be_seen_in_its_tree() -> None:
+    assert find_undeclared_variables(syntax("{% for x in rows %}{{ x ~ name }}{% endfor %}")) == {"rows", "name"}
 
 
 @given(st.text(st.sampled_from("{}%a.b|[]()'\" ifor~*+12\n"), max_size=40))

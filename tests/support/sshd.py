@@ -34,7 +34,6 @@ PasswordAuthentication {password}
 KbdInteractiveAuthentication no
 UsePAM no
 StrictModes no
-MaxStartups 100
 LogLevel VERBOSE
 Subsystem sftp {sftp_server}
 """
