@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from runtara.engine.lifecycle import Status, effects
+from runtara.engine.lifecycle import Status, effects, version_fault, with_registration
 from runtara.protocol.errors import IllegalTransition, Malformed, StartConflict
 from runtara.protocol.events import AttemptStarted, InstanceCreated
 from runtara.protocol.records import Options, Parent, Registered, Start
@@ -177,3 +177,27 @@ def test_sources_are_told_apart() -> None:
     life.tell(REGISTERED, source)
     assert life.state.claim is not None
     assert life.state.claim.source == "w.s1"
+
+
+def test_a_start_takes_the_last_version_of_a_definition_or_an_earlier_one_that_is_asked_for() -> None:
+    last = Options(timeout_us=9, restarts=2, connections=("crm",), definition=3)
+
+    def taken(**start: object) -> Options | None:
+        record = Start(instance="i", id="c", workflow="wf", **start)  # type: ignore[arg-type]
+        return with_registration(record, "json", last).options
+
+    common = Options(runner="json", restarts=2, connections=("crm",))
+    assert taken() == replace(common, timeout_us=9, definition=3)
+    assert taken(version=3) == replace(common, timeout_us=9, definition=3)
+    assert taken(version=1) == replace(common, definition=1), "a time-out of version 3 is not version 1's"
+    forged = Options(runner="pool", definition=1, connections=("root",), restarts=9)
+    assert taken(options=forged) == replace(common, restarts=9, definition=3), "whoever starts says `version`"
+
+
+@pytest.mark.parametrize(
+    ("version", "is_fault"), [(None, False), (1, False), (3, False), (4, True), (0, True), (-1, True)]
+)
+def test_a_version_is_one_of_those_that_there_were(version: int | None, is_fault: bool) -> None:
+    record = Start(instance="i", id="c", workflow="wf", version=version)
+    assert (version_fault(record, Options(definition=3)) is not None) is is_fault
+    assert (version_fault(record, Options()) is not None) is (version is not None)
