@@ -131,7 +131,6 @@ def _environment() -> _Sandbox:
         undefined=ChainableUndefined,
         finalize=_as_json,
         autoescape=False,
-        cache_size=0,
         optimized=False,  # nothing is worked out before there is an allowance
         keep_trailing_newline=True,
     )
