@@ -81,7 +81,7 @@ def test_without_a_platform_the_error_says_what_to_do(shell: Shell) -> None:
 
 def test_workflows_are_listed_with_their_workers(shell: Shell) -> None:
     assert {view["id"] for view in shell.lines("workflow", "list")} == {
-        "orders", "orders-at-most-once", "broken", "endless", "long",
+        "orders", "orders-at-most-once", "broken", "endless", "long", "tidy",
     }  # fmt: skip
     (view,) = shell.lines("workflow", "show", "orders")
     assert len(view["workers"]) == 1
