@@ -6,8 +6,7 @@ wait is called where the message is read, and what was published in one turn of 
 
 Errors: it closes the connection for good on almost anything that the server says. A server that has to close a
 connection does so by itself, and then the client reconnects; here only a refused login is left to it, unless it has
-been renewed meanwhile. And it closes
-the socket of such a login.
+been renewed meanwhile. And it closes the socket of such a login.
 
 Invariants: messages of a subscription are handed out in order; commands leave in the order of the calls, whichever way
 they take; what is published while there is no connection is kept, up to `pending_size`, and leaves after the reconnect.

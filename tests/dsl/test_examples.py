@@ -205,6 +205,17 @@ async def test_a_report_counts_what_is_open() -> None:
     assert result == {"open": 1, "counts": {"billing": 1, "support": 0}, "text": "1 open tickets in 2 teams"}
 
 
+async def test_ten_megabytes_of_tickets_are_no_other_matter() -> None:
+    text = "the printer is on fire again " * 4
+    tickets = [{"team": f"team {n % 7}", "status": "open", "n": n, "text": text} for n in range(60_000)]
+    assert len(json.dumps(tickets)) > 10_000_000
+    async with started("report", {"tickets": tickets}) as (platform, handle):
+        result = await handle.result()
+        (created,) = [event for event in platform.log("one") if event.type == "InstanceCreated"]
+    assert (result["open"], result["counts"]["team 6"]) == (60_000, 8_571)
+    assert len(created.data) < 10_000  # it went aside
+
+
 @pytest.mark.parametrize(("weight", "by", "price"), [(0.3, "letter", 4), (2, "parcel", 9), (31, "freight", 60)])
 async def test_a_parcel_goes_by_its_weight(weight: float, by: str, price: int) -> None:
     assert await result_of("routing", {"weight_kg": weight}) == {"by": by, "price": price}
