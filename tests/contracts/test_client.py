@@ -68,6 +68,11 @@ async def test_results_that_are_none_come_as_their_errors(host: Host) -> None:
 async def test_a_result_that_takes_too_long_says_how_far_it_is(host: Host) -> None:
     async with host(approval) as client:
         handle = await client.start(approval, patience=3600.0, id="a-1")
+
+        async def is_under_way() -> bool:
+            return (await client.get("a-1")).status in (Status.RUNNING, Status.WAITING)
+
+        await eventually(is_under_way)
         with pytest.raises(ResultTimeout, match=r"still (running|waiting) after 0\.2 s"):
             await handle.result(timeout=0.2)
         await client.signal("a-1", "approved", "yes")
