@@ -34,7 +34,9 @@ class ArchiveFile(Inputs):
 class CreateArchive(Inputs):
     """Inputs of `create-archive`."""
 
-    files: list[ArchiveFile] = Field(description="The files.")
+    files: list[ArchiveFile] = Field(
+        description="The files: objects of `file`, its content, and `path`, within the archive."
+    )
     format: _Format = Field(default="zip", description="zip or tar.gz.")
     compression_level: int = Field(
         default=6,
