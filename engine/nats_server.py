@@ -16,7 +16,7 @@ from runtara.protocol.errors import UnfitServer
 
 OLDEST: Final = (2, 12)
 _INVALID_JSON: Final = 10025
-_NO_STREAM: Final = "runtara-no-such-stream"
+_HARMLESS: Final = "STREAM.NAMES"  # that reads its question before anything else, also in a cluster
 _UNKNOWN_FIELD: Final = {"runtara_no_such_field": True}
 
 
@@ -32,11 +32,10 @@ async def check_server(bus: Bus) -> None:
     """Raise `UnfitServer` if the server is too old, or its JetStream API overlooks what it does not know."""
     check_version(bus)
     try:
-        await bus.jetstream(f"STREAM.INFO.{_NO_STREAM}", _UNKNOWN_FIELD)
+        await bus.jetstream(_HARMLESS, _UNKNOWN_FIELD)
     except JetStreamError as exc:
-        if exc.code == _INVALID_JSON:
-            return
-        if not exc.is_missing:
+        if exc.code != _INVALID_JSON:
             raise  # no leader yet, say: it did not get as far as the question
-    reason = "its JetStream API is not strict: take `strict: false` out of the jetstream block of its configuration"
-    raise UnfitServer(server=bus.server, reason=reason)
+    else:
+        reason = "its JetStream API is not strict: take `strict: false` out of the jetstream block of its configuration"
+        raise UnfitServer(server=bus.server, reason=reason)
